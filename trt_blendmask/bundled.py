@@ -1,0 +1,53 @@
+"""The model that travels with the package: a small BlendMask trained on synthetic scenes of a conveyor belt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from trt_blendmask import __version__
+from trt_blendmask.files import atomic_output
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKPOINT = PACKAGE / "data" / "conveyor.pth"
+CONFIG = PACKAGE / "data" / "conveyor.yaml"
+VIDEO = PACKAGE / "data" / "conveyor.mp4"
+
+
+def bundled_model() -> Path:
+    """Path of the deployable ONNX of the bundled checkpoint.
+
+    Exported and operated on at first use (a few seconds), then kept in the user's cache folder
+    (`$XDG_CACHE_HOME` or `~/.cache`, below `trt_blendmask`) under a name that changes with the checkpoint, the config
+    and the code that made it.
+
+    Raises:
+        OutputError: the cache folder cannot be written.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trt_blendmask"
+    model = cache / f"conveyor-{_fingerprint()}.onnx"
+    if not model.exists():
+        from trt_blendmask.export import export_onnx
+        from trt_blendmask.surgery import operate
+
+        with tempfile.TemporaryDirectory() as folder, atomic_output(model) as temporary:
+            raw = export_onnx(CHECKPOINT, CONFIG, Path(folder) / "raw.onnx").output
+            operate(raw, temporary)
+    return model
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(__version__.encode())
+    for file in _ingredients():
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _ingredients() -> Iterator[Path]:
+    yield CHECKPOINT
+    yield CONFIG
+    for stage in ("export", "surgery"):
+        yield from sorted((PACKAGE / stage).glob("*.py"))

@@ -1,0 +1,44 @@
+"""The main job on the bundled model and video: checkpoint, export, surgery, ONNX Runtime, overlay."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from trt_blendmask.bundled import CHECKPOINT, CONFIG, VIDEO
+from trt_blendmask.console import Console
+
+
+def demo(output: Path, console: Console) -> Path:
+    """Run every stage in order, one line each, into the folder `output`; return the overlay video's path.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    from trt_blendmask.export import export_onnx
+    from trt_blendmask.runtime.pipeline import run
+    from trt_blendmask.surgery import operate
+
+    raw, model = output / "raw.onnx", output / "model.onnx"
+    video, lines = output / "conveyor_masks.mp4", output / "conveyor_masks.jsonl"
+    console.say(f"checkpoint  {CHECKPOINT.name} and {CONFIG.name}, {CHECKPOINT.stat().st_size / 1e6:.1f} MB")
+
+    began = time.perf_counter()
+    exported = export_onnx(CHECKPOINT, CONFIG, raw)
+    console.say(f"export      {time.perf_counter() - began:4.1f} s  {exported.summary()}")
+
+    began = time.perf_counter()
+    operated = operate(raw, model)
+    console.say(f"surgery     {time.perf_counter() - began:4.1f} s  {operated.summary()}")
+    for line in operated.lines():
+        console.detail(f"  {line}")
+
+    began = time.perf_counter()
+    ran = run(model, str(VIDEO), save=video, json=lines, score=0.4, progress=console.verbosity >= 0)
+    console.say(f"run         {time.perf_counter() - began:4.1f} s  {ran.summary()}")
+
+    console.say(f"\nLook at      {video}\nDetections   {lines}\n\nNext, with your own camera and checkpoint:")
+    console.say(f"  trt-blendmask predict {model} YOUR_PICTURE.jpg -o predictions")
+    console.say(f"  trt-blendmask run {model} YOUR_VIDEO.mp4 --save masks.mp4 --json masks.jsonl")
+    console.say("  trt-blendmask export YOUR_CHECKPOINT.pth --config YOUR_CONFIG.yaml -o raw.onnx")
+    return video

@@ -1,0 +1,255 @@
+"""The data that travels between the stages: frozen, validated at construction, no input or output of their own.
+
+Coordinate frames: `frame` pixels are those of the picture as it was captured; `input` pixels are those of the
+letterboxed network input. Boxes are `xyxy` (x1, y1, x2, y2) floats, pixel edges (a whole W x H picture is
+[0, 0, W, H]). Masks are box-local R x R probabilities, never full-frame.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_blendmask.errors import DataError
+
+if TYPE_CHECKING:
+    import supervision
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+
+METADATA_KEY = "trt_blendmask"  # of the ONNX metadata_props
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, numpy dtype name and static shape of one graph input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that a stage must know of a model and cannot read from the tensor shapes.
+
+    Written as JSON in the ONNX `metadata_props` under the key `trt_blendmask` by export, extended by surgery.
+
+    Attributes:
+        kind: "raw-head" (export's output) or "deployable" (surgery's output).
+        class_names: one per class; "class 0", ... where the names are not known.
+        input_hw: network input height and width in pixels, multiples of the largest stride (at least 32).
+        strides: of the head levels, P3 first.
+        num_bases: K. attention_size: M. mask_size: R (AdelaiDet's BOTTOM_RESOLUTION).
+        spatial_scale: bases pixels per input pixel (0.25). sampling_ratio: RoIAlign samples per cell and axis.
+        aligned: True for ROIAlignV2 (half-pixel shift). attention_interpolation: "bilinear" or "nearest" (TOP_INTERP).
+        score_threshold: strict bound on sigmoid(class) * sigmoid(centerness), or on sigmoid(class) alone where
+            `thresh_with_ctr` is False; it acts before the square root, as in AdelaiDet.
+        nms_threshold: class-wise IoU bound; <= 0 means no suppression. pre_nms_topk: candidates kept per level.
+        max_detections: D, detection slots per image.
+        pixel_mean, pixel_std: of B, G, R.
+        input_dtype, mask_dtype, top, tail: what surgery chose; empty in a raw-head file.
+    """
+
+    kind: str
+    class_names: tuple[str, ...]
+    input_hw: tuple[int, int]
+    strides: tuple[int, ...]
+    num_bases: int
+    attention_size: int
+    mask_size: int = 56
+    spatial_scale: float = 0.25
+    sampling_ratio: int = 1
+    aligned: bool = True
+    attention_interpolation: str = "bilinear"
+    score_threshold: float = 0.05
+    thresh_with_ctr: bool = True
+    nms_threshold: float = 0.6
+    pre_nms_topk: int = 1000
+    max_detections: int = 100
+    pixel_mean: tuple[float, ...] = (103.53, 116.28, 123.675)
+    pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    input_dtype: str = ""
+    mask_dtype: str = ""
+    top: str = ""
+    tail: str = ""
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("raw-head", "deployable"), "kind", "'raw-head' or 'deployable'", self.kind)
+        _require(len(self.class_names) > 0, "class_names", "at least one name", self.class_names)
+        _require(len(self.input_hw) == 2 and min(self.input_hw) > 0, "input_hw", "two sizes > 0", self.input_hw)
+        _require(len(self.strides) > 0 and min(self.strides) > 0, "strides", "one or more, > 0", self.strides)
+        for name in ("num_bases", "attention_size", "mask_size", "sampling_ratio", "pre_nms_topk", "max_detections"):
+            _require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+        _require(self.spatial_scale > 0, "spatial_scale", "> 0", self.spatial_scale)
+        _require(
+            self.attention_interpolation in ("bilinear", "nearest"),
+            "attention_interpolation",
+            "'bilinear' or 'nearest'",
+            self.attention_interpolation,
+        )
+        _require(0 <= self.score_threshold < 1, "score_threshold", "in [0, 1)", self.score_threshold)
+        _require(len(self.pixel_mean) == 3, "pixel_mean", "three values", self.pixel_mean)
+        _require(len(self.pixel_std) == 3 and min(self.pixel_std) > 0, "pixel_std", "three values > 0", self.pixel_std)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> ModelSpec:
+        """Read what `to_json` wrote; unknown keys of a later version are refused, not guessed at.
+
+        Raises:
+            DataError: not JSON, a key missing or unknown, or a value out of range.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            known = {f.name for f in fields(ModelSpec)}
+            unknown = sorted(set(values) - known)
+            if unknown:
+                raise DataError(f"The model's metadata has unknown keys {unknown}: update trt-blendmask.")
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return ModelSpec(**values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"The model's '{METADATA_KEY}' metadata cannot be read: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: uint8 [H, W, 3] BGR.
+        index: 0, 1, ... within its source.
+        time_s: presentation time in the source in seconds (index / fps where a source has no clock).
+        name: file name where each frame is a file of its own, else "".
+    """
+
+    image: U8
+    index: int = 0
+    time_s: float = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.image.shape, self.image.dtype
+        if self.image.ndim != 3 or shape[2] != 3 or dtype != np.uint8:
+            raise DataError(f"A frame is uint8 [H, W, 3] BGR, got {dtype} {list(shape)}.")
+
+    @property
+    def frame_wh(self) -> tuple[int, int]:
+        return self.image.shape[1], self.image.shape[0]
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """The map between frame and input pixels: scaled to fit, anchored top-left, padded right and bottom.
+
+    The scaled size is rounded to whole pixels, so the two axes have each their own exact factor, as in AdelaiDet's
+    `detector_postprocess`.
+
+    Example: a 1920x1080 frame in a 576x576 input is scaled to 576x324, so [0, 0, 1920, 1080] maps to [0, 0, 576, 324].
+    """
+
+    frame_wh: tuple[int, int]
+    input_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(self.frame_wh) < 1 or min(self.input_hw) < 1:
+            raise DataError(f"A letterbox needs sizes > 0, got frame {self.frame_wh} and input {self.input_hw}.")
+
+    @property
+    def scaled_wh(self) -> tuple[int, int]:
+        """Size of the picture inside the input, pixels."""
+        (w, h), (input_h, input_w) = self.frame_wh, self.input_hw
+        scale = min(input_w / w, input_h / h)
+        return min(input_w, max(1, int(w * scale + 0.5))), min(input_h, max(1, int(h * scale + 0.5)))
+
+    @property
+    def factors(self) -> F32:
+        """Input pixels per frame pixel, float32 [4] for x1, y1, x2, y2."""
+        (w, h), (scaled_w, scaled_h) = self.frame_wh, self.scaled_wh
+        return np.array([scaled_w / w, scaled_h / h] * 2, dtype=np.float32)
+
+    def to_input(self, xyxy: F32) -> F32:
+        """Boxes [n, 4] from frame to input pixels."""
+        return (xyxy * self.factors).astype(np.float32)
+
+    def to_frame(self, xyxy: F32) -> F32:
+        """Boxes [n, 4] from input to frame pixels."""
+        return (xyxy / self.factors).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one frame.
+
+    Attributes:
+        xyxy: float32 [n, 4], frame pixels, not clipped to the frame.
+        scores: float32 [n], descending.
+        classes: int32 [n], indices into `class_names`.
+        masks: float32 [n, R, R], probability, local to the unclipped box.
+        frame_wh: width and height of the frame in pixels.
+        class_names: of the model.
+    """
+
+    xyxy: F32
+    scores: F32
+    classes: I32
+    masks: F32
+    frame_wh: tuple[int, int]
+    class_names: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        expected = {"xyxy": (n, 4), "scores": (n,), "classes": (n,)}
+        for name, shape in expected.items():
+            got = getattr(self, name).shape
+            if got != shape:
+                raise DataError(f"Detections.{name} must be {list(shape)} for {n} scores, got {list(got)}.")
+        if self.masks.ndim != 3 or len(self.masks) != n or self.masks.shape[1] != self.masks.shape[2]:
+            raise DataError(f"Detections.masks must be [{n}, R, R], got {list(self.masks.shape)}.")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def keep(self, which: npt.NDArray[np.bool_]) -> Detections:
+        """The detections where the bool [n] `which` is True."""
+        return Detections(
+            self.xyxy[which],
+            self.scores[which],
+            self.classes[which],
+            self.masks[which],
+            self.frame_wh,
+            self.class_names,
+        )
+
+    def above(self, score: float) -> Detections:
+        """The detections whose score is at least `score`."""
+        return self.keep(self.scores >= score)
+
+    def to_coco(self, paste: str = "exact") -> list[dict[str, Any]]:
+        """COCO results (`bbox` [x, y, w, h] and compressed RLE in frame pixels); see `trt_blendmask.coco`."""
+        from trt_blendmask.coco import to_coco
+
+        return to_coco(self, paste)
+
+    def to_supervision(self) -> supervision.Detections:
+        """`supervision.Detections` with dense full-frame masks; needs the package supervision."""
+        from trt_blendmask.coco import to_supervision
+
+        return to_supervision(self)
+
+
+def _require(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        raise DataError(f"ModelSpec.{name} must be {expected}, got {got!r}.")
