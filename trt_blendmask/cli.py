@@ -123,19 +123,23 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
+def _common() -> argparse.ArgumentParser:
+    """The flags that every verb takes, before or after its name; one parser each, as `set_defaults` writes into them."""
     common = argparse.ArgumentParser(add_help=False)
     noise = common.add_mutually_exclusive_group()
     hidden = argparse.SUPPRESS  # so that a verb's absent flag does not overwrite one given before the verb
     noise.add_argument("-v", "--verbose", action="count", default=hidden, help="say more")
     noise.add_argument("-q", "--quiet", action="store_true", default=hidden, help="say nothing but errors")
     common.add_argument("--debug", action="store_true", default=hidden, help="show the traceback of an error")
+    return common
 
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trt-blendmask",
         description="BlendMask instance segmentation, from a trained checkpoint to masks on a video.",
         epilog=EXIT_CODES,
-        parents=[common],
+        parents=[_common()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(verbose=0, quiet=False, debug=False)
@@ -148,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
             help=does,
             description=f"{does[0].upper()}{does[1:]}.",
             epilog=f"examples:\n{examples}\n\n{EXIT_CODES}",
-            parents=[common],
+            parents=[_common()],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 

@@ -1,0 +1,140 @@
+"""The command as a user types it: help that is quick, exit codes, one sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trt_blendmask import cli
+from trt_blendmask.console import Console
+from trt_blendmask.errors import (
+    DataError,
+    InputMissingError,
+    NotTrustedError,
+    OutputError,
+    SourceUnavailableError,
+    TrtBlendMaskError,
+    UsageError,
+)
+
+VERBS = ("export", "surgery", "predict", "run", "demo")
+HEAVY = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "cv2", "av", "yaml", "rich", "torch", "tensorrt")
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "trt_blendmask", *words], capture_output=True, text=True, check=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    probe = """
+import sys
+from trt_blendmask import cli
+try:
+    cli.main(["run", "--help"])
+except SystemExit:
+    print("LOADED", *sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split("LOADED")[1].split())
+    assert loaded.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_shows_examples_and_exit_codes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([verb, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    examples = text.split("examples:")[1].split("exit codes:")[0]
+    assert examples.count(f"trt-blendmask {verb}") >= 1
+    assert "65 bad data" in text
+
+
+def test_the_examples_in_the_help_parse() -> None:
+    for verb in VERBS:
+        text = command(verb, "--help").stdout
+        for line in re.findall(r"^  trt-blendmask (.*)$", text.split("examples:")[1], re.MULTILINE):
+            args = cli._parser().parse_args(line.split())
+            assert callable(args.verb)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fly"],
+        ["export", "a.pth"],
+        ["export", "a.pth", "--config", "a.yaml", "--input-size", "512"],
+        ["export", "a.pth", "--config", "a.yaml", "--batch", "0"],
+        ["surgery", "a.onnx", "--score-threshold", "1.5"],
+        ["surgery", "a.onnx", "--score-threshold", "nan"],
+        ["run", "m.onnx", "v.mp4", "--max-frames", "-1"],
+        ["predict", "m.onnx", "-o", "d"],
+    ],
+)
+def test_wrong_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2
+    assert "usage: trt-blendmask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("told"), 2),
+        (DataError("told"), 65),
+        (InputMissingError("told"), 66),
+        (SourceUnavailableError("told"), 69),
+        (TrtBlendMaskError("told"), 70),
+        (RuntimeError("told"), 70),
+        (OutputError("told"), 74),
+        (OSError(28, "told"), 74),
+        (NotTrustedError("told"), 77),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_error_has_its_exit_code_and_no_traceback(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_output: Path, _console: Console) -> None:
+        raise error
+
+    monkeypatch.setattr("trt_blendmask.demo.demo", fail)
+    assert cli.main(["demo"]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"error[{code}]: ")
+    assert shown.err.count("\n") == 1
+    assert "\033" not in shown.err
+    if not isinstance(error, KeyboardInterrupt):
+        assert "told" in shown.err
+        with pytest.raises(type(error)):
+            cli.main(["demo", "--debug"])
+
+
+@pytest.mark.parametrize("words", [["-v", "demo"], ["demo", "-v"], ["-q", "demo"], ["demo", "-q"], ["demo"]])
+def test_verbosity_is_taken_before_and_after_the_verb(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("trt_blendmask.demo.demo", lambda _output, console: seen.append(console.verbosity))
+    assert cli.main(words) == 0
+    assert seen == [1 if "-v" in words else -1 if "-q" in words else 0]
+
+
+def test_missing_files_in_a_real_process(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    for words in (
+        ["export", absent, "--config", absent],
+        ["surgery", absent],
+        ["predict", absent, absent, "-o", str(tmp_path / "d")],
+        ["run", absent, absent],
+    ):
+        result = command(*words)
+        assert result.returncode == 66, result.stderr
+        assert result.stderr.startswith("error[66]: ")
+        assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
