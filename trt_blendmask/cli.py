@@ -124,7 +124,7 @@ def _fraction(text: str) -> float:
 
 
 def _common() -> argparse.ArgumentParser:
-    """The flags that every verb takes, before or after its name; one parser each, as `set_defaults` writes into them."""
+    """The flags every verb takes, before or after its name; new objects each time: `set_defaults` writes into them."""
     common = argparse.ArgumentParser(add_help=False)
     noise = common.add_mutually_exclusive_group()
     hidden = argparse.SUPPRESS  # so that a verb's absent flag does not overwrite one given before the verb
