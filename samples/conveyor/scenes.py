@@ -7,17 +7,17 @@ import json
 import shutil
 import sys
 import tempfile
-from fractions import Fraction
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from trt_blendmask.errors import OutputError, TrtBlendMaskError, UsageError
 from trt_blendmask.files import atomic_output, cannot_write
+from trt_blendmask.runtime.sinks import VideoSink
 from trt_blendmask.synthetic import CLASS_NAMES, Conveyor, Scene, render_scene
 
 EXAMPLES = """examples:
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         size = _checked(options)
         if options.video is not None:
-            write_video(options.video, options.seed, options.seconds, options.fps, size, options.crf)
+            write_video(options.video, options.seed, options.seconds, options.fps, size)
         else:
             write_scenes(options.out, options.seed, options.count, size, options.jpeg)
     except TrtBlendMaskError as error:
@@ -60,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--video", type=Path, metavar="F.mp4", help="a video of the moving belt instead")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the video (default 10)")
     parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default 25)")
-    parser.add_argument("--crf", type=int, default=23, help="H.264 quality, 0 best - 51 (default 23)")
     return parser
 
 
@@ -95,8 +94,6 @@ def _check_video(options: argparse.Namespace, size: tuple[int, int]) -> None:
         raise UsageError(f"Expected --fps between 1 and 240, got {options.fps}.")
     if not 1 / options.fps <= options.seconds <= 3600:
         raise UsageError(f"Expected --seconds from one frame to 3600, got {options.seconds}.")
-    if not 0 <= options.crf <= 51:
-        raise UsageError(f"Expected --crf between 0 and 51, got {options.crf}.")
 
 
 def rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -174,22 +171,13 @@ def _fill(folder: Path, seed: int, count: int, size: tuple[int, int], jpeg: int 
         path.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
 
 
-def write_video(path: Path, seed: int, seconds: float, fps: float, size: tuple[int, int], crf: int) -> None:
-    """Render the moving belt to H.264 (yuv420p, index at the front)."""
+def write_video(path: Path, seed: int, seconds: float, fps: float, size: tuple[int, int]) -> None:
+    """Render the moving belt to H.264."""
     belt = Conveyor(seed, size, fps)
     frames = max(1, round(seconds * fps))
-    with (
-        atomic_output(path) as temporary,
-        av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container,
-    ):
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(crf), "preset": "slow"}
+    with atomic_output(path) as temporary, closing(VideoSink(temporary, fps, path)) as sink:
         for n in range(frames):
-            picture = av.VideoFrame.from_ndarray(belt.frame(n).image, format="bgr24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+            sink.write(belt.frame(n).image, n / fps)
     print(f"{frames} frames of {size[0]}x{size[1]} at {fps:g} a second in {path}")
 
 

@@ -1,0 +1,74 @@
+"""Sources: frames as the file shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from trt_blendmask.errors import InputMissingError
+from trt_blendmask.runtime.source import open_source
+
+Maker = Callable[..., Path]
+
+
+def test_video(clip: Maker) -> None:
+    with closing(open_source(str(clip(frames=5, fps=50)))) as source:
+        assert (source.fps, source.frame_count) == (50, 5)
+        frames = list(source)
+    assert [f.frame_wh for f in frames] == [(160, 120)] * 5
+    np.testing.assert_allclose([f.time_s for f in frames], np.arange(5) / 50, atol=1e-6)
+    np.testing.assert_allclose(
+        [f.image[60, 80, 0] for f in frames], 40 + 12 * np.arange(5), atol=5
+    )  # the encoder rounds down
+    assert np.abs(frames[0].image[4, 4].astype(int) - (0, 0, 255)).max() < 12  # BGR: the corner is red
+
+
+@pytest.mark.parametrize(
+    ("matrix", "red_corner"),
+    [((0, 1, -1, 0), "right top"), ((-1, 0, 0, -1), "right bottom"), ((0, -1, 1, 0), "left bottom")],
+)
+def test_a_turned_phone(clip: Maker, matrix: tuple[int, ...], red_corner: str) -> None:
+    path = clip(frames=2, wh=(160, 96))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 44  # the 3x3 display matrix of the track header, 16.16 fixed point
+    for place, value in zip((0, 4, 12, 16), matrix, strict=True):
+        content[at + place : at + place + 4] = (value * 65536).to_bytes(4, "big", signed=True)
+    path.write_bytes(content)
+    image = next(iter(open_source(str(path)))).image
+    assert image.shape == ((96, 160, 3) if matrix[0] else (160, 96, 3))
+    corners = {
+        f"{side} {end}": image[
+            slice(2, 8) if end == "top" else slice(-8, -2), slice(2, 8) if side == "left" else slice(-8, -2)
+        ]
+        for side in ("left", "right")
+        for end in ("top", "bottom")
+    }
+    redness = {name: float(c[..., 2].mean() - c[..., 0].mean()) for name, c in corners.items()}
+    assert max(redness, key=redness.__getitem__) == red_corner
+
+
+def test_pattern_and_single_picture(tmp_path: Path) -> None:
+    for number in (2, 10, 1):
+        cv2.imwrite(str(tmp_path / f"p{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    assert [f.name for f in open_source(str(tmp_path / "p*.png"))] == ["p1.png", "p2.png", "p10.png"]
+    assert [f.name for f in open_source(str(tmp_path / "p2.png"))] == ["p2.png"]
+    with pytest.raises(InputMissingError, match="there are none"):
+        open_source(str(tmp_path / "q*.png"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputMissingError, match="there are none"):
+        open_source(str(tmp_path / "empty"))
+
+
+def test_synthetic() -> None:
+    source = open_source("synthetic:conveyor?seed=3&fps=10&size=128x72&seconds=0.3")
+    frames = list(source)
+    assert source.frame_count == len(frames) == 3
+    assert frames[0].image.shape == (72, 128, 3)
+    assert [f.time_s for f in frames] == pytest.approx([0, 0.1, 0.2])
+    again = list(open_source("synthetic:conveyor?seed=3&fps=10&size=128x72&seconds=0.3"))
+    np.testing.assert_array_equal(frames[2].image, again[2].image)

@@ -1,0 +1,1 @@
+"""What runs a deployable model: one module per inference library."""

@@ -1,0 +1,89 @@
+"""ONNX Runtime on the CPU: the backend that needs nothing else installed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_blendmask.errors import DataError
+from trt_blendmask.files import existing_file
+from trt_blendmask.structures import METADATA_KEY, TensorSpec
+
+Array = npt.NDArray[Any]
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+_HINT = "Give the model.onnx that 'trt-blendmask surgery raw.onnx -o model.onnx' writes."
+
+
+class OnnxRuntimeSession:
+    """One loaded ONNX graph.
+
+    Attributes:
+        inputs, outputs: name, dtype and shape of the graph's ends; a dimension that is not fixed reads -1.
+        metadata: text of our entry in the file's `metadata_props`, or "" where there is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
+        """Load `path`; `threads` for one operator, 0 for as many as this process may use.
+
+        Raises:
+            InputMissingError: no such file.
+            DataError: not an ONNX file, truncated, or with operators that ONNX Runtime does not have.
+        """
+        import onnxruntime
+
+        self.path = existing_file(path, "a deployable ONNX model", _HINT)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 4  # what goes wrong is raised; the library need not print it as well
+        # Threads that spin while they wait take the cores from the decoder, the overlay and the encoder.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+            raise DataError(
+                f"Expected an ONNX model at '{self.path}', but ONNX Runtime cannot load it: {_reason(error)}. {_HINT}"
+            ) from error
+        self._session: onnxruntime.InferenceSession | None = session
+        self.inputs = tuple(_tensor_spec(value) for value in session.get_inputs())
+        self.outputs = tuple(_tensor_spec(value) for value in session.get_outputs())
+        self.metadata = str(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""))
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """Feed the first input; return the outputs by name."""
+        if self._session is None:
+            raise DataError(f"The model '{self.path}' was closed: load it again.")
+        names = [spec.name for spec in self.outputs]
+        values = self._session.run(names, {self.inputs[0].name: images})
+        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+    def close(self) -> None:
+        self._session = None
+
+
+def available_cores() -> int:
+    """Cores that this process may use (a container or taskset may allow fewer than the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _tensor_spec(value: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
+    return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(" : ")[-1].strip().rstrip(".")[:200]

@@ -1,0 +1,89 @@
+"""Reading picture files, with a limit on what a small file may unfold to."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from trt_blendmask.errors import DataError
+from trt_blendmask.files import existing_file
+from trt_blendmask.structures import U8
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+MAX_PIXELS = 100_000_000  # 300 MB as BGR; far above any camera, far below what stops a small machine
+
+
+def read_image(path: Path) -> U8:
+    """The picture as uint8 [H, W, 3] BGR, turned upright by its EXIF orientation.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: not a picture, truncated beyond decoding, or of more than `MAX_PIXELS` pixels.
+    """
+    file = existing_file(path, "a picture", "Give a PNG or JPEG file.")
+    content = file.read_bytes()
+    width, height = declared_wh(content)
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"Expected a picture of at most {MAX_PIXELS // 1_000_000} million pixels, but '{file}' has "
+            f"{width} x {height}. Scale it down first."
+        )
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise DataError(f"Expected a picture, but '{file}' cannot be decoded. Give a PNG or JPEG file.")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key under which frame2.png comes before frame10.png."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.lower()) for p in parts]
+
+
+def declared_wh(content: bytes) -> tuple[int, int]:
+    """Width and height in the header of a PNG, JPEG, BMP or WebP; (0, 0) for other formats (OpenCV's own limit holds).
+
+    Decoders allocate the whole picture first, so a bomb must be seen before decoding.
+    """
+    try:
+        if content[:8] == b"\x89PNG\r\n\x1a\n":
+            return struct.unpack_from(">II", content, 16)
+        if content[:2] == b"BM":
+            width, height = struct.unpack_from("<ii", content, 18)
+            return abs(width), abs(height)
+        if content[:2] == b"\xff\xd8":
+            return _jpeg_wh(content)
+        if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+            return _webp_wh(content)
+    except (struct.error, IndexError):
+        pass
+    return 0, 0
+
+
+def _jpeg_wh(content: bytes) -> tuple[int, int]:
+    at = 2
+    while at < len(content):
+        marker, length = struct.unpack_from(">HH", content, at)
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # a start-of-frame segment
+            height, width = struct.unpack_from(">HH", content, at + 5)
+            return width, height
+        at += 2 + length
+    return 0, 0
+
+
+def _webp_wh(content: bytes) -> tuple[int, int]:
+    kind = content[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(content[24:27], "little") + 1, int.from_bytes(content[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(content[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", content, 26)
+    return width & 0x3FFF, height & 0x3FFF

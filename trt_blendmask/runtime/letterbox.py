@@ -1,0 +1,63 @@
+"""A frame into the network's input: scaled to fit, anchored top-left, padded with the mean colour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from trt_blendmask.structures import U8, Letterbox, ModelSpec
+
+
+class Letterboxer:
+    """Writes frame after frame into one input buffer.
+
+    Enlarging is bilinear, which agrees with AdelaiDet's PIL bilinear within one grey level; shrinking is area
+    averaging, because PIL's bilinear averages too when it shrinks and OpenCV's does not. Of the fast resizers it comes
+    closest (mean difference at a factor of 2: 1.4 grey levels against 4.7 for plain bilinear).
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        height, width = spec.input_hw
+        self._input_hw = spec.input_hw
+        self._mean = np.array(spec.pixel_mean, dtype=np.float32)
+        self._std = np.array(spec.pixel_std, dtype=np.float32)
+        self._float = spec.input_dtype == "float32"
+        self._scaled_wh = (0, 0)
+        self._canvas: U8 = np.empty((height, width, 3), dtype=np.uint8)
+        self._planes = np.zeros((1, 3, height, width), dtype=np.float32) if self._float else None
+
+    def __call__(self, image: U8) -> tuple[npt.NDArray[Any], Letterbox]:
+        """Fill the buffer with `image` (uint8 [H, W, 3] BGR).
+
+        Returns:
+            The buffer, valid until the next call: uint8 [1, H, W, 3] BGR, or float32 [1, 3, H, W] normalised, as the
+            model takes it; and the map from its pixels to the frame's.
+        """
+        box = Letterbox((image.shape[1], image.shape[0]), self._input_hw)
+        self._pad_for(box.scaled_wh)
+        width, height = box.scaled_wh
+        target = self._canvas[:height, :width]
+        target[:] = resize(image, box.scaled_wh)
+        if self._planes is None:
+            return self._canvas[np.newaxis], box
+        normalised = (target.astype(np.float32) - self._mean) / self._std
+        self._planes[0, :, :height, :width] = normalised.transpose(2, 0, 1)
+        return self._planes, box
+
+    def _pad_for(self, scaled_wh: tuple[int, int]) -> None:
+        if scaled_wh != self._scaled_wh:
+            self._scaled_wh = scaled_wh
+            self._canvas[:] = np.rint(self._mean).astype(np.uint8)
+            if self._planes is not None:
+                self._planes[:] = 0  # exactly what normalising the exact mean gives
+
+
+def resize(image: U8, wh: tuple[int, int]) -> U8:
+    """`image` at the size `wh`, the same array where it has that size already."""
+    if (image.shape[1], image.shape[0]) == wh:
+        return image
+    shrinks = wh[0] < image.shape[1] or wh[1] < image.shape[0]
+    return np.asarray(cv2.resize(image, wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)

@@ -1,0 +1,155 @@
+"""A deployable model, loaded: frames in, `Detections` out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession
+from trt_blendmask.errors import DataError
+from trt_blendmask.runtime.letterbox import Letterboxer
+from trt_blendmask.runtime.source import open_source
+from trt_blendmask.structures import F32, U8, Detections, Frame, Letterbox, ModelSpec, TensorSpec
+
+_MASK_DTYPES = ("float32", "float16", "uint8")
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Load a deployable ONNX (what `trt-blendmask surgery` writes) into ONNX Runtime.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: not an ONNX file, or one that does not keep the contract of a deployable model.
+    """
+    session = OnnxRuntimeSession(path)
+    try:
+        return Model(session, checked_spec(session))
+    except DataError:
+        session.close()
+        raise
+
+
+class Model:
+    """A loaded model; not for use by several threads at once.
+
+    Example:
+        with load("model.onnx") as model:
+            detections = model(frame)
+
+    Attributes:
+        spec: class names, input size, thresholds: what surgery wrote into the file.
+    """
+
+    def __init__(self, session: OnnxRuntimeSession, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._session = session
+        self._letterboxer = Letterboxer(spec)
+
+    def __call__(self, frame: U8 | Frame) -> Detections:
+        """Detections in one frame, uint8 [H, W, 3] BGR of any size; boxes in its pixels, not clipped to it.
+
+        Raises:
+            DataError: another shape or dtype.
+        """
+        image = (frame if isinstance(frame, Frame) else Frame(np.asarray(frame))).image
+        images, box = self.letterbox(image)
+        return self.collect(self.infer(images), box)
+
+    def stream(self, source: str | os.PathLike[str]) -> Iterator[tuple[Frame, Detections]]:
+        """Frames of a source (video file, image folder, image, "synthetic:conveyor") with their detections.
+
+        Raises:
+            InputMissingError, DataError, UsageError: as `trt_blendmask.runtime.source.open_source`.
+        """
+        with closing(open_source(os.fspath(source))) as opened:
+            for frame in opened:
+                yield frame, self(frame)
+
+    def letterbox(self, image: U8) -> tuple[npt.NDArray[Any], Letterbox]:
+        """First step of a call: the input buffer (valid until the next call) and its map to frame pixels."""
+        return self._letterboxer(image)
+
+    def infer(self, images: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Second step: the network's outputs by name, with their batch axis."""
+        return self._session.run(images)
+
+    def collect(self, outputs: dict[str, npt.NDArray[Any]], box: Letterbox) -> Detections:
+        """Last step: the filled slots as `Detections` in frame pixels, best first."""
+        boxes, scores = outputs["boxes"][0], outputs["scores"][0]
+        count = min(max(int(outputs["count"][0]), 0), len(scores))
+        order = np.argsort(-scores[:count], kind="stable")
+        order = order[np.isfinite(boxes[order]).all(axis=1) & np.isfinite(scores[order])]
+        return Detections(
+            xyxy=box.to_frame(boxes[order]),
+            scores=scores[order].astype(np.float32),
+            classes=outputs["classes"][0][order].astype(np.int32),
+            masks=_probabilities(outputs["masks"][0][order]),
+            frame_wh=box.frame_wh,
+            class_names=self.spec.class_names,
+        )
+
+    def close(self) -> None:
+        """Free the network; closing twice is harmless."""
+        self._session.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def checked_spec(session: OnnxRuntimeSession) -> ModelSpec:
+    """The session's metadata, after comparing the graph's inputs and outputs with the deployable contract.
+
+    Raises:
+        DataError: a raw-head file, a file of another kind, or shapes that contradict the metadata.
+    """
+    path, names = session.path, {spec.name for spec in session.outputs}
+    operate = f"Type: trt-blendmask surgery {path} -o model.onnx"
+    spec = ModelSpec.from_json(session.metadata) if session.metadata else None
+    if (spec and spec.kind == "raw-head") or (spec is None and "bases" in names):
+        raise DataError(f"Expected a deployable ONNX, but '{path}' is a raw-head ONNX (before surgery). {operate}")
+    if spec is None:
+        raise DataError(
+            f"Expected a deployable ONNX, but '{path}' has no trt_blendmask metadata (outputs: "
+            f"{', '.join(sorted(names)[:6])}). If it is a raw-head ONNX of BlendMask, type: "
+            f"trt-blendmask surgery {path} -o model.onnx --config YAML"
+        )
+    got = {tensor.name: tensor for tensor in (*session.inputs, *session.outputs)}
+    for expected, dtypes in _contract(spec):
+        tensor = got.get(expected.name)
+        if tensor is None or tensor.shape != expected.shape or tensor.dtype not in dtypes:
+            came = f"{tensor.dtype} {list(tensor.shape)}" if tensor else "nothing of that name"
+            raise DataError(
+                f"Expected '{expected.name}' {' or '.join(dtypes)} {list(expected.shape)} in '{path}', got {came}. "
+                "Make the file again: trt-blendmask surgery raw.onnx -o model.onnx"
+            )
+    if len(session.inputs) != 1:
+        raise DataError(f"Expected one input, 'images', in '{path}', got {len(session.inputs)}. {operate}")
+    return spec
+
+
+def _contract(spec: ModelSpec) -> list[tuple[TensorSpec, tuple[str, ...]]]:
+    (h, w), slots, side = spec.input_hw, spec.max_detections, spec.mask_size
+    planar = spec.input_dtype == "float32"
+    images = TensorSpec("images", spec.input_dtype or "uint8", (1, 3, h, w) if planar else (1, h, w, 3))
+    outputs = (
+        TensorSpec("count", "int32", (1,)),
+        TensorSpec("boxes", "float32", (1, slots, 4)),
+        TensorSpec("scores", "float32", (1, slots)),
+        TensorSpec("classes", "int32", (1, slots)),
+    )
+    masks = TensorSpec("masks", spec.mask_dtype, (1, slots, side, side))
+    return [*((tensor, (tensor.dtype,)) for tensor in (images, *outputs)), (masks, _MASK_DTYPES)]
+
+
+def _probabilities(masks: npt.NDArray[Any]) -> F32:
+    if masks.dtype == np.uint8:
+        return masks.astype(np.float32) / np.float32(255)
+    return masks.astype(np.float32, copy=False)

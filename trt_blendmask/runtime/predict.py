@@ -1,0 +1,100 @@
+"""`predict`: pictures through the model, into overlays and one file of COCO results."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from trt_blendmask.errors import OutputError, UsageError
+from trt_blendmask.files import atomic_output, existing_file
+from trt_blendmask.paste import MODES
+from trt_blendmask.runtime.images import read_image
+from trt_blendmask.runtime.model import load
+from trt_blendmask.runtime.overlay import draw
+
+
+@dataclass(frozen=True)
+class PredictReport:
+    """What a prediction did: pictures done, instances found, seconds, the overlays and the results file."""
+
+    images: int
+    detections: int
+    seconds: float
+    overlays: tuple[Path, ...]
+    results: Path
+
+    def summary(self) -> str:
+        """One line for a person."""
+        pictures = "1 picture" if self.images == 1 else f"{self.images} pictures"
+        where = self.overlays[0] if self.images == 1 else self.overlays[0].parent
+        return f"{pictures} in {self.seconds:.1f} s, {self.detections} detections: wrote {where} and {self.results}"
+
+
+def predict(
+    model: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    output: Path,
+    json: Path | None = None,
+    score: float | None = None,
+    paste: str = "exact",
+    colour_by: str = "class",
+) -> PredictReport:
+    """Find the instances in each picture of `images`.
+
+    Args:
+        model: a deployable ONNX.
+        output: folder for the overlays, PNG files named after the pictures.
+        json: COCO results of all pictures, in original picture pixels; default `output`/results.json.
+        score: leave out what scores less.
+        paste: "exact" or "reference", see `trt_blendmask.paste`. colour_by: "class" or "instance".
+
+    All pictures are checked to exist before any work. One that cannot be decoded ends the run: overlays of the
+    pictures before it stay (each is whole), the results file is not written.
+
+    Raises:
+        UsageError, InputMissingError, DataError: options, files or their contents that do not do.
+        OutputError: a file could not be written.
+    """
+    if paste not in MODES:
+        raise UsageError(f"Paste must be one of {', '.join(MODES)}, got '{paste}'.")
+    files = [existing_file(image, "a picture", "Give a PNG or JPEG file.") for image in images]
+    if not files:
+        raise UsageError("Expected at least one picture, got none.")
+    results_path = output / "results.json" if json is None else json
+    overlays = overlay_names(files, output)
+    results: list[dict[str, Any]] = []
+    with load(model) as loaded, atomic_output(results_path) as temporary:
+        began = time.perf_counter()
+        for file, overlay in zip(files, overlays, strict=True):
+            image = read_image(file)
+            found = loaded(image)
+            found = found if score is None else found.above(score)
+            results += [{"file_name": file.name, **result} for result in found.to_coco(paste)]
+            draw(image, found, paste, colour_by)
+            with atomic_output(overlay) as path:
+                if not cv2.imwrite(str(path), image):
+                    raise OutputError(f"Cannot write '{overlay}': is the disk full? Choose another place with -o.")
+        temporary.write_text(json_module.dumps(results, ensure_ascii=False), encoding="utf-8")
+        seconds = time.perf_counter() - began
+    return PredictReport(len(files), len(results), seconds, tuple(overlays), results_path)
+
+
+def overlay_names(files: Sequence[Path], output: Path) -> list[Path]:
+    """A PNG in `output` for each picture: its own name, with _2, _3, ... where that is taken or is a picture itself."""
+    taken = {file.resolve() for file in files}
+    names: list[Path] = []
+    for file in files:
+        name, number = output / f"{file.stem}.png", 1
+        while name.resolve() in taken:
+            number += 1
+            name = output / f"{file.stem}_{number}.png"
+        taken.add(name.resolve())
+        names.append(name)
+    return names

@@ -1,0 +1,69 @@
+"""How long the stages take, and the line on the terminal that says so while frames run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+STAGES = ("decode", "letterbox", "network", "overlay", "encode")
+
+
+class StageClock:
+    """Sums of seconds per stage; each stage is timed by one thread only."""
+
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._calls = dict.fromkeys(STAGES, 0)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Time the body as one run of `stage`."""
+        began = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - began
+        self._calls[stage] += 1
+
+    def mean_ms(self) -> dict[str, float]:
+        """Mean milliseconds of the stages that ran, in their order."""
+        return {s: 1e3 * self._seconds[s] / self._calls[s] for s in STAGES if self._calls[s]}
+
+
+def spell(mean_ms: dict[str, float]) -> str:
+    """Stage times in words: "decode 2.0, network 41.3 ms"."""
+    return ", ".join(f"{stage} {ms:.1f}" for stage, ms in mean_ms.items()) + " ms"
+
+
+class ProgressLine:
+    """A progress bar on standard error; does nothing where `shown` is False."""
+
+    def __init__(self, shown: bool, total: int | None) -> None:
+        self._bar: Progress | None = None
+        self._began = time.perf_counter()
+        self._done = 0
+        if shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+            note = TextColumn("{task.fields[note]}")
+            self._bar = Progress(*columns, note, console=Console(file=sys.stderr), transient=True, refresh_per_second=5)
+            self._task = self._bar.add_task("frames", total=total, note="")
+            self._bar.start()
+
+    def step(self, clock: StageClock) -> None:
+        """One frame more is done."""
+        self._done += 1
+        if self._bar is not None:
+            fps = self._done / (time.perf_counter() - self._began)
+            self._bar.update(self._task, completed=self._done, note=f"{fps:.1f} FPS  {spell(clock.mean_ms())}")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
