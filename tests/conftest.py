@@ -13,10 +13,10 @@ REFERENCE_PLACES = (ROOT.parent / "shared" / "reference", ROOT / "tests" / "gold
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """Ground truth made by AdelaiDet's own PyTorch code (see tests/golden/README.md)."""
+    """Ground truth made by AdelaiDet's own PyTorch code (tests/golden/README.md says what it holds)."""
     named = os.environ.get("TRT_BLENDMASK_REFERENCE")
     places = (Path(named),) if named else REFERENCE_PLACES
     for place in places:
-        if (place / "README.md").is_file():
+        if (place / "blender").is_dir():
             return place
     pytest.fail(f"No reference data in {', '.join(map(str, places))}: set TRT_BLENDMASK_REFERENCE to its folder.")
