@@ -7,14 +7,14 @@ classes, and one small box-local mask each.
 from __future__ import annotations
 
 import sys
-
-import cv2
+from pathlib import Path
 
 import trt_blendmask
+from trt_blendmask.runtime.images import read_image
 from trt_blendmask.synthetic import render_scene
 
 model = trt_blendmask.load(trt_blendmask.bundled_model())
-for image in [cv2.imread(name) for name in sys.argv[1:]] or [render_scene(seed=7, index=0).image]:
+for image in [read_image(Path(name)) for name in sys.argv[1:]] or [render_scene(seed=7, index=0).image]:
     detections = model(image).above(0.5)
     print(f"{len(detections)} parts in a picture of {detections.frame_wh}")
     for item in detections.to_coco():

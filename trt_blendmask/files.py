@@ -66,7 +66,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
 def cannot_write(target: Path, error: OSError) -> OutputError:
     """The one sentence for an output that the system refused."""
     reason = error.strerror or str(error)
-    return OutputError(f"Cannot write '{target}': {reason}. Choose another place with -o.")
+    return OutputError(f"Cannot write '{target}': {reason}. Name another place.")
 
 
 def _publish(temporary: Path, target: Path) -> None:

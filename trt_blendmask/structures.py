@@ -44,7 +44,7 @@ class ModelSpec:
     Attributes:
         kind: "raw-head" (export's output) or "deployable" (surgery's output).
         class_names: one per class; "class 0", ... where the names are not known.
-        input_hw: network input height and width in pixels, multiples of the largest stride (at least 32).
+        input_hw: network input height and width in pixels, multiples of 32.
         strides: of the head levels, P3 first.
         num_bases: K. attention_size: M. mask_size: R (AdelaiDet's BOTTOM_RESOLUTION).
         spatial_scale: bases pixels per input pixel (0.25). sampling_ratio: RoIAlign samples per cell and axis.
