@@ -1,0 +1,33 @@
+"""Raw-head ONNX to deployable ONNX: frames in, boxes, scores, classes and masks out, in fixed shapes.
+
+One graph change per file, in the order they are made: raw_head (find and check) -> images -> selection -> nms ->
+sparse_top -> roi_align, tail_native -> outputs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trt_blendmask.surgery.options import SurgeryOptions
+from trt_blendmask.surgery.report import StepOutcome, SurgeryReport
+
+__all__ = ["StepOutcome", "SurgeryOptions", "SurgeryReport", "operate"]
+
+
+def operate(raw: Path, output: Path, options: SurgeryOptions | None = None) -> SurgeryReport:
+    """Write the deployable ONNX of a raw-head ONNX (ours or of AdelaiDet's exporter).
+
+    Input `images` uint8 [N, H, W, 3] BGR (or float32 [N, 3, H, W] normalised); outputs `count` int32 [N], `boxes`
+    float32 [N, D, 4] xyxy in input pixels, `scores` float32 [N, D] descending, `classes` int32 [N, D] and `masks`
+    [N, D, R, R] probability, box-local; empty slots hold 0, and class -1. All shapes are static, all ops standard.
+
+    Args:
+        raw: the raw-head ONNX. output: the file to write, whole or not at all. options: None for the defaults.
+
+    Raises:
+        InputMissingError: no such file. UsageError: an option out of range. OutputError: `output` cannot be written.
+        DataError: not a raw-head ONNX that can be operated on; the message names tensor or node and the reason.
+    """
+    from trt_blendmask.surgery.operation import perform
+
+    return perform(Path(raw), Path(output), options or SurgeryOptions())
