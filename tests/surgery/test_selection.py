@@ -188,3 +188,10 @@ def test_nothing_found(nms: float) -> None:
 def test_oracle_sigmoid() -> None:
     assert sigmoid(0) == 0.5
     assert sigmoid(-1000) == 0
+
+
+def test_survivors_far_down_the_list_are_found() -> None:
+    boxes = [[0, 0, 80, 8]] * 2500 + [[100 * i, 0, 100 * i + 50, 8] for i in range(1, 11)]
+    levels, strides, size = one_level(boxes, np.linspace(4, 1, len(boxes)))
+    got = run_selection(levels, strides, size, replace(SMALL, pre_nms_topk=3000))[0]
+    assert got["locations"].tolist() == [0, *range(2500, 2510)]

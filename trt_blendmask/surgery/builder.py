@@ -68,11 +68,11 @@ class Builder:
     def cast(self, name: str, x: Any, dtype: npt.DTypeLike) -> gs.Variable:
         return self.op("Cast", name, x, attrs={"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))})
 
-    def reduce_min(self, name: str, x: Any, axis: int) -> gs.Variable:
-        """The axis is dropped."""
+    def product(self, name: str, x: Any, axis: int) -> gs.Variable:
+        """Product along an axis, which stays with length 1."""
         if self.graph.opset >= 18:  # where the axes became an input
-            return self.op("ReduceMin", name, x, np.array([axis], np.int64), attrs={"keepdims": 0})
-        return self.op("ReduceMin", name, x, attrs={"axes": [axis], "keepdims": 0})
+            return self.op("ReduceProd", name, x, np.array([axis], np.int64), attrs={"keepdims": 1})
+        return self.op("ReduceProd", name, x, attrs={"axes": [axis], "keepdims": 1})
 
     def topk(self, name: str, x: Any, k: int) -> tuple[gs.Variable, gs.Variable]:
         """The k largest and their int64 indices along the last axis, descending; of equals the lower index first."""

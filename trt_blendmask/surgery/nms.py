@@ -1,7 +1,7 @@
 """Class-wise greedy suppression in fixed shapes, exact: no NonMaxSuppression, no loop, no bound on chains of overlaps.
 
-One n x n table says which candidate suppresses which. Then D times: take the first candidate that is still alive, and
-strike out its row. Each step is a minimum, a gathered row and a select, so 100 of them cost little next to the table.
+D times: take the best candidate that is still alive, and strike out all that overlap it too much. Only D candidates can
+be kept, so only D of the n rows of the overlap table are ever needed, and none of it has to be stored.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import onnx_graphsurgeon as gs
 
 from trt_blendmask.surgery.builder import Builder
 from trt_blendmask.surgery.selection import Candidates
-
-BLOCK = 250  # rows of the table made at once
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,11 @@ def append_nms(graph: gs.Graph, candidates: Candidates, threshold: float, slots:
     b = Builder(graph, "nms")
     batch, n = candidates.batch, candidates.count
     steps = min(slots, n)
-    present = b.op("Greater", "present", candidates.scores, np.array(0, np.float32))
     if threshold > 0:
-        valid, position = _survivors(b, candidates, present, threshold, steps)
+        best, position = _survivors(b, candidates, threshold, steps)
     else:
-        span = np.tile(np.arange(steps, dtype=np.int64), (batch, 1))
-        flat = b.reshape("present_rows", present, (batch * n,))
-        valid, position = b.take("valid", flat, span, batch, n), b.constant("position", span)
+        best, position = b.topk("best", candidates.scores, steps)
+    valid = b.op("Greater", "valid", best, np.array(0, np.float32))
     if steps < slots:
         rest = (batch, slots - steps)
         valid = b.concat("valid_slots", [valid, b.constant("no", np.zeros(rest, np.bool_))], 1)
@@ -71,76 +67,60 @@ def just_above(threshold: float) -> np.float32:
     return nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf))
 
 
-def _survivors(b: Builder, candidates: Candidates, present: Any, threshold: float, steps: int) -> tuple[Any, Any]:
-    """bool [N, steps] and int64 positions [N, steps] of the survivors, in order."""
-    batch, n = candidates.batch, candidates.count
-    table = _suppression_table(b, candidates, threshold)
-    rank = np.arange(n, dtype=np.float32).reshape(1, n)
-    gone, last = b.constant("gone", np.array(n, np.float32)), b.constant("last", np.array(n - 1, np.float32))
-    alive: Any = b.reshape("alive", b.op("Where", "ranks", present, rank, gone), (batch, 1, n))
-    firsts = []
-    for step in range(steps):
-        first = b.reduce_min(f"first{step}", alive, 2)  # n when nobody is left
-        firsts.append(first)
-        if step + 1 < steps:
-            index = b.cast(f"row{step}", b.op("Min", f"bounded{step}", first, last), np.int64)
-            struck = b.take(f"struck{step}", table, index, batch, n)
-            alive = b.op("Where", f"alive{step}", struck, gone, alive)
-    order = b.concat("order", firsts, 1)
-    valid = b.op("Less", "valid", order, gone)
-    return valid, b.cast("position", b.op("Min", "bounded", order, last), np.int64)
+@dataclass(frozen=True)
+class _Solids:
+    """Boxes as solids of three axes x, y and class: [c, c + 1] on the third makes the overlap of two classes zero.
 
-
-def _suppression_table(b: Builder, candidates: Candidates, threshold: float) -> Any:
-    """bool [N * n, n]: candidate i strikes out candidate j > i of its class, and itself.
-
-    Made in blocks of rows, each from its own first column on: what stands left of it is decided already when its
-    rows are used, and a block that fits the cache takes half the time.
+    Attributes:
+        low, high: float32 [N, 3, n]. area: float32 [N, 1, n]. rows: float32 [N * n, 7], low, high and area of each.
     """
+
+    low: Any
+    high: Any
+    area: Any
+    rows: Any
+
+
+def _solids(b: Builder, candidates: Candidates) -> _Solids:
     batch, n = candidates.batch, candidates.count
-    table = []
-    by_row = b.transpose("boxes_by_corner", candidates.boxes, (0, 2, 1))
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        name = f"block{start // BLOCK}"
-        low, high, end = (np.array([edge], np.int64) for edge in (start, stop, n))
-        boxes = b.op("Slice", f"{name}.boxes", candidates.boxes, low, high, np.array([1]))
-        others = b.op("Slice", f"{name}.others", by_row, low, end, np.array([2]))
-        over = _overlaps(
-            b, name, b.split(f"{name}.col", boxes, [1] * 4, 2), b.split(f"{name}.row", others, [1] * 4, 1), threshold
-        )
-        mine = b.op("Slice", f"{name}.classes", candidates.classes, low, high, np.array([1]))
-        theirs = b.op("Slice", f"{name}.other_classes", candidates.classes, low, end, np.array([1]))
-        same = b.op(
-            "Equal",
-            f"{name}.same_class",
-            b.reshape(f"{name}.class_col", mine, (batch, stop - start, 1)),
-            b.reshape(f"{name}.class_row", theirs, (batch, 1, n - start)),
-        )
-        index = np.arange(start, n, dtype=np.int32)  # runtimes fold what follows; the file stays small
-        itself = b.op("Equal", f"{name}.itself", index[: stop - start].reshape(1, -1, 1), index.reshape(1, 1, -1))
-        rows = b.op("Or", f"{name}.strikes", b.op("And", f"{name}.over_same", over, same), itself)
-        if start:
-            left = b.op("Expand", f"{name}.left", np.array(False), np.array([batch, stop - start, start]))
-            rows = b.concat(f"{name}.rows", [left, rows], 2)
-        table.append(rows)
-    return b.reshape("table", b.concat("blocks", table, 1), (batch * n, n))
+    corner, opposite = b.split("corners", candidates.boxes, [2, 2], 2)
+    floor = b.reshape("floor", b.cast("class_number", candidates.classes, np.float32), (batch, n, 1))
+    low = b.concat("low", [corner, floor], 2)
+    high = b.concat("high", [opposite, b.op("Add", "ceiling", floor, np.array(1, np.float32))], 2)
+    area = b.product("area", b.op("Sub", "extent", high, low), 2)
+    rows = b.reshape("rows", b.concat("solids", [low, high, area], 2), (batch * n, 7))
+    low, high, area = (
+        b.transpose(f"{name}_planes", tensor, (0, 2, 1))
+        for name, tensor in (("low", low), ("high", high), ("area", area))
+    )
+    return _Solids(low, high, area, rows)
 
 
-def _overlaps(b: Builder, name: str, columns: list[Any], rows: list[Any], threshold: float) -> gs.Variable:
-    """bool [N, i, j]: IoU above the threshold of boxes given by x1, y1, x2, y2 as [N, i, 1] and [N, 1, j]."""
+def _survivors(b: Builder, candidates: Candidates, threshold: float, steps: int) -> tuple[Any, Any]:
+    """The survivors' scores float32 [N, steps], 0 where there are no more, and their positions int64 [N, steps]."""
+    batch, n = candidates.batch, candidates.count
+    solids = _solids(b, candidates)
+    limit, rank = b.constant("limit", np.array(just_above(threshold))), b.constant("rank", np.arange(n)[None])
+    dead = b.constant("dead", np.array(0, np.float32))
+    alive, best, position = candidates.scores, [], []
+    for step in range(steps):
+        first = b.op("ArgMax", f"first{step}", alive, attrs={"axis": 1, "keepdims": 1})  # of equals the first
+        position.append(first)
+        best.append(b.op("GatherElements", f"best{step}", alive, first, attrs={"axis": 1}))
+        if step + 1 < steps:
+            solid = b.reshape(f"solid{step}", b.take(f"taken{step}", solids.rows, first, batch, n), (batch, 7, 1))
+            over = _overlaps(b, f"step{step}", solids, b.split(f"parts{step}", solid, [3, 3, 1], 1), limit)
+            itself = b.op("Equal", f"itself{step}", rank, first)  # a box without area does not overlap even itself
+            struck = b.op("Or", f"struck{step}", b.reshape(f"over{step}", over, (batch, n)), itself)
+            alive = b.op("Where", f"alive{step}", struck, dead, alive)
+    return b.concat("best", best, 1), b.concat("position", position, 1)
 
-    def overlap(axis: str, low: int) -> gs.Variable:
-        least = b.op("Min", f"{name}.{axis}.least", columns[low + 2], rows[low + 2])
-        return b.op("Sub", f"{name}.{axis}", least, b.op("Max", f"{name}.{axis}.most", columns[low], rows[low]))
 
-    def area(side: str, corners: list[Any]) -> gs.Variable:
-        width, height = (b.op("Sub", f"{name}.{side}.{a}", corners[i + 2], corners[i]) for i, a in enumerate("wh"))
-        return b.op("Mul", f"{name}.{side}.area", width, height)
-
-    # A negative height may stay: with a positive width it gives a negative IoU, which suppresses nothing either.
-    width = b.op("Relu", f"{name}.width", overlap("x", 0))
-    inter = b.op("Mul", f"{name}.inter", width, overlap("y", 1))
-    areas = b.op("Add", f"{name}.areas", area("mine", columns), area("theirs", rows))
-    iou = b.op("Div", f"{name}.iou", inter, b.op("Sub", f"{name}.union", areas, inter))
-    return b.op("Greater", f"{name}.over", iou, np.array(just_above(threshold)))
+def _overlaps(b: Builder, name: str, all_: _Solids, one: list[Any], limit: Any) -> gs.Variable:
+    """bool [N, 1, n]: the IoU with `one` (low, high [N, 3, 1], area [N, 1, 1]) exceeds `limit`."""
+    low, high, area = one
+    least, most = b.op("Min", f"{name}.least", all_.high, high), b.op("Max", f"{name}.most", all_.low, low)
+    sides = b.op("Relu", f"{name}.sides", b.op("Sub", f"{name}.signed", least, most))
+    inter = b.product(f"{name}.inter", sides, 1)
+    union = b.op("Sub", f"{name}.union", b.op("Add", f"{name}.areas", all_.area, area), inter)
+    return b.op("Greater", f"{name}.over", b.op("Div", f"{name}.iou", inter, union), limit)

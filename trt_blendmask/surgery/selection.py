@@ -16,15 +16,13 @@ from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.builder import Array, Builder
 from trt_blendmask.surgery.raw_head import RawHead
 
-MAX_CANDIDATES = 1000
-
 
 @dataclass(frozen=True)
 class Candidates:
-    """The best pairs of all levels, scores descending; score 0 marks a slot without a candidate.
+    """The best pairs of each level; score 0 marks one that did not pass. Of equal scores the first counts as better.
 
     Attributes:
-        count: n, slots per image. boxes: float32 [N, n, 4] xyxy in input pixels, not clipped. scores: float32 [N, n].
+        count: n, per image. boxes: float32 [N, n, 4] xyxy in input pixels, not clipped. scores: float32 [N, n].
         classes: int32 [N, n]. locations: int64 [N, n], numbers of 0 ... L - 1.
     """
 
@@ -37,24 +35,21 @@ class Candidates:
 
 
 def append_selection(graph: gs.Graph, head: RawHead, spec: ModelSpec) -> Candidates:
-    """Append the choice of candidates by `score_threshold`, `thresh_with_ctr` and `pre_nms_topk`.
-
-    At most 1000 candidates (or D, where that is more) leave: suppression only looks at better ones, so the cut changes
-    a result only where more than 1000 pairs pass the threshold and fewer than D of the best 1000 survive.
-    """
+    """Append the choice of candidates by `score_threshold`, `thresh_with_ctr` and, per level, `pre_nms_topk`."""
     b = Builder(graph, "selection")
-    qualities = _qualities(b, head, spec)
     pairs = [level.locations * head.num_classes for level in head.levels]
-    count = min(sum(min(p, spec.pre_nms_topk) for p in pairs), max(MAX_CANDIDATES, spec.max_detections))
-    if spec.pre_nms_topk < min(count, max(pairs)):
-        scores, pair = _best_per_level(b, qualities, pairs, spec.pre_nms_topk, count, head.batch)
-    else:  # the best `count` of all levels are among the best `pre_nms_topk` of their own
-        scores, pair = b.topk("best", b.op("Sqrt", "scores", qualities), count)
+    values, numbers = [], []
+    for i, part in enumerate(b.split("by_level", _qualities(b, head, spec), pairs, 1)):
+        value, number = _best_of_level(b, i, part, pairs[i], sum(pairs[:i]), head.batch, spec.pre_nms_topk)
+        values.append(value)
+        numbers.append(number)
+    scores, pair = b.op("Sqrt", "scores", b.concat("best_quality", values, 1)), b.concat("pair", numbers, 1)
     c = np.array(head.num_classes, np.int64)
     locations = b.op("Div", "locations", pair, c)
-    classes = b.op("Sub", "classes64", pair, b.op("Mul", "first_pairs", locations, c))
+    classes = b.cast("classes", b.op("Sub", "classes64", pair, b.op("Mul", "first_pairs", locations, c)), np.int32)
     boxes = b.take("boxes", _boxes(b, head), locations, head.batch, head.locations)
-    return Candidates(head.batch, count, boxes, scores, b.cast("classes", classes, np.int32), locations)
+    count = sum(min(p, spec.pre_nms_topk) for p in pairs)
+    return Candidates(head.batch, count, boxes, scores, classes, locations)
 
 
 def _qualities(b: Builder, head: RawHead, spec: ModelSpec) -> Any:
@@ -72,19 +67,14 @@ def _qualities(b: Builder, head: RawHead, spec: ModelSpec) -> Any:
     return b.reshape("pairs", kept, (n, head.locations * c))
 
 
-def _best_per_level(
-    b: Builder, qualities: Any, pairs: list[int], topk: int, count: int, batch: int
-) -> tuple[gs.Variable, gs.Variable]:
-    values, indices = [], []
-    for i, part in enumerate(b.split("by_level", qualities, pairs, 1)):
-        value, index = b.topk(f"best{i}", part, min(topk, pairs[i]))
-        values.append(value)
-        indices.append(b.op("Add", f"pair{i}", index, np.array(sum(pairs[:i]), np.int64)))
-    quality = b.concat("best_quality", values, 1)
-    total = sum(min(p, topk) for p in pairs)
-    scores, order = b.topk("best", b.op("Sqrt", "scores", quality), count)
-    flat = b.reshape("pair_rows", b.concat("pair", indices, 1), (batch * total,))
-    return scores, b.take("best_pair", flat, order, batch, total)
+def _best_of_level(
+    b: Builder, i: int, qualities: Any, pairs: int, first: int, batch: int, topk: int
+) -> tuple[Any, Any]:
+    """Qualities and int64 pair numbers of level `i`, each [N, min(pairs, topk)]; its pairs are counted from `first`."""
+    if pairs <= topk:
+        return qualities, b.constant(f"pair{i}", np.tile(np.arange(first, first + pairs), (batch, 1)))
+    values, index = b.topk(f"best{i}", qualities, topk)
+    return values, b.op("Add", f"pair{i}", index, np.array(first, np.int64))
 
 
 def _boxes(b: Builder, head: RawHead) -> gs.Variable:
