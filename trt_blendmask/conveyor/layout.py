@@ -14,7 +14,7 @@ from trt_blendmask.conveyor.shapes import SHAPES
 MIN_VISIBLE_SHARE = 0.15
 MIN_VISIBLE_PIXELS = 24
 # Long side of a part in pixels of a 512-wide frame, at these quantiles.
-_SIZE_QUANTILES = (0.0, 0.06, 0.30, 0.75, 1.0)
+_SIZE_QUANTILES = (0.0, 0.04, 0.16, 0.58, 1.0)
 _SIZE_PIXELS = (12.0, 24.0, 48.0, 96.0, 150.0)
 
 
