@@ -86,8 +86,7 @@ def _predict(args: argparse.Namespace, console: Console) -> None:
 def _run(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.runtime.pipeline import run
 
-    progress = console.verbosity >= 0 and sys.stderr.isatty()
-    report = run(args.model, args.source, args.save, args.json, args.score, args.max_frames, progress)
+    report = run(args.model, args.source, args.save, args.json, args.score, args.max_frames, console.shows_progress)
     console.say(report.summary())
 
 

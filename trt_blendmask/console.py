@@ -14,6 +14,11 @@ class Console:
 
     verbosity: int = 0
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a moving bar on standard error would be seen and is wanted."""
+        return self.verbosity >= 0 and sys.stderr.isatty()
+
     def say(self, text: str) -> None:
         if self.verbosity >= 0:
             print(text, flush=True)

@@ -34,7 +34,7 @@ def demo(output: Path, console: Console) -> Path:
         console.detail(f"  {line}")
 
     began = time.perf_counter()
-    ran = run(model, str(VIDEO), save=video, json=lines, score=0.4, progress=console.verbosity >= 0)
+    ran = run(model, str(VIDEO), save=video, json=lines, score=0.4, progress=console.shows_progress)
     console.say(f"run         {time.perf_counter() - began:4.1f} s  {ran.summary()}")
 
     console.say(f"\nLook at      {video}\nDetections   {lines}\n\nNext, with your own camera and checkpoint:")

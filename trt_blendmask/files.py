@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trt_blendmask.errors import DataError, InputMissingError, OutputError
+from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
 
 
 def existing_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
@@ -19,19 +20,41 @@ def existing_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
         hint: the next thing to type, a whole sentence.
 
     Raises:
-        InputMissingError: nothing there, a folder, or not readable.
+        InputMissingError: nothing there, a folder, a pipe or a device, or not readable.
         DataError: the file has zero bytes.
     """
     file = Path(path)
-    if file.is_dir():
-        raise InputMissingError(f"Expected {what} at '{file}', but it is a folder. {hint}")
-    if not file.exists():
-        raise InputMissingError(f"Expected {what} at '{file}', but there is no such file. {hint}")
+    expected = f"Expected {what} at '{file}', but"
+    try:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputMissingError(f"{expected} there is no such file. {hint}") from None
+    except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise InputMissingError(f"{expected} it cannot be reached: {reason}. {hint}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputMissingError(f"{expected} it is a folder. {hint}")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputMissingError(f"{expected} it is a pipe or a device. Save it to a file first.")
     if not os.access(file, os.R_OK):
-        raise InputMissingError(f"Expected {what} at '{file}', but it may not be read. Check its permissions.")
-    if file.stat().st_size == 0:
-        raise DataError(f"Expected {what} at '{file}', but the file is empty (0 bytes). {hint}")
+        raise InputMissingError(f"{expected} it may not be read. Check its permissions.")
+    if status.st_size == 0:
+        raise DataError(f"{expected} the file is empty (0 bytes). {hint}")
     return file
+
+
+def check_outputs(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse, before any work, an output that would overwrite an input or another output; links are followed.
+
+    Raises:
+        UsageError: there is one.
+    """
+    taken = {os.path.realpath(path) for path in inputs}
+    for output in outputs:
+        place = os.path.realpath(output)
+        if place in taken:
+            raise UsageError(f"The output '{output}' would overwrite an input or another output: name another file.")
+        taken.add(place)
 
 
 @contextmanager
@@ -39,24 +62,27 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     The temporary name keeps the suffix, because libraries choose formats by it. If the body raises (Ctrl-C included)
-    the temporary file is removed and an older file at `path` is left as it was.
+    the temporary file is removed and an older file at `path` is left as it was. A symbolic link is written through.
 
     Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
+        OutputError: the folder cannot be made or written, the disk is full, or `path` is no regular file.
     """
-    target = Path(path)
+    target, real = Path(path), Path(os.path.realpath(path))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
+        real.parent.mkdir(parents=True, exist_ok=True)
+        if real.is_dir():
             raise OutputError(f"Expected a file name to write, got the folder '{target}'. Name a file in it.")
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+        if real.exists() and not real.is_file():  # renaming over /dev/null would replace the device by a file
+            raise OutputError(f"Expected a file name to write, got the pipe or device '{target}'. Name a file.")
+        short = real.stem.encode()[:60].decode(errors="ignore")  # a file name has at most 255 bytes
+        handle, name = tempfile.mkstemp(prefix=f".{short}.", suffix=real.suffix[:60], dir=real.parent)
         os.close(handle)
     except OSError as error:
         raise cannot_write(target, error) from error
     temporary = Path(name)
     try:
         yield temporary
-        _publish(temporary, target)
+        _publish(temporary, real)
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
@@ -75,7 +101,8 @@ def _publish(temporary: Path, target: Path) -> None:
     temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600: an artefact is readable as any other new file
     _sync(temporary)
     temporary.replace(target)
-    _sync(target.parent)  # the rename itself must survive a power cut
+    with suppress(OSError):  # the rename itself must survive a power cut; some file systems cannot promise it
+        _sync(target.parent)
 
 
 def _sync(path: Path) -> None:

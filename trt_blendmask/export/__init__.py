@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_blendmask.errors import UsageError
 from trt_blendmask.export.config import BlendMaskConfig, read_config
+from trt_blendmask.files import check_outputs
 from trt_blendmask.structures import ModelSpec
 
 __all__ = ["BlendMaskConfig", "ExportReport", "export_onnx", "read_config"]
@@ -69,9 +69,7 @@ def export_onnx(
     from trt_blendmask.export.assemble import build_model, save_model
     from trt_blendmask.export.reader import read_checkpoint
 
-    for source in (checkpoint, config):
-        if Path(output).resolve() == Path(source).resolve():
-            raise UsageError(f"The output '{output}' would overwrite the input of that name: pass another with -o.")
+    check_outputs([output], [checkpoint, config])
     settings = read_config(config)
     settings.check_exportable()
     spec = settings.model_spec(input_hw)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from trt_blendmask.errors import UsageError
-from trt_blendmask.files import atomic_output
+from trt_blendmask.files import atomic_output, check_outputs
 from trt_blendmask.paste import MODES
 from trt_blendmask.runtime.model import Model, load
 from trt_blendmask.runtime.overlay import draw
@@ -91,7 +91,7 @@ def run(
         UsageError, InputMissingError, DataError: options, files or their contents that do not do.
         OutputError: a file could not be written.
     """
-    outputs = _checked_outputs(save, json, Path(source))
+    outputs = _checked_outputs(save, json, (model, source))
     _check_choices(paste, colour_by)
     with ExitStack() as stack:
         loaded = stack.enter_context(load(model))
@@ -192,11 +192,9 @@ def _check_choices(paste: str, colour_by: str) -> None:
         raise UsageError(f"Colours go by 'class' or 'instance', got '{colour_by}'.")
 
 
-def _checked_outputs(save: Path | None, json: Path | None, source: Path) -> tuple[Path, ...]:
+def _checked_outputs(save: Path | None, json: Path | None, inputs: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
     outputs = tuple(path for path in (save, json) if path is not None)
     if save is not None:
         check_video_name(save)
-    resolved = [path.resolve() for path in (*outputs, source)]
-    if len(set(resolved)) < len(resolved):
-        raise UsageError("The source, the video and the JSON lines must be different files: choose other names.")
+    check_outputs(outputs, inputs)
     return outputs

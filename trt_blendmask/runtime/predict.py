@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from trt_blendmask.errors import OutputError, UsageError
-from trt_blendmask.files import atomic_output, existing_file
+from trt_blendmask.files import atomic_output, check_outputs, existing_file
 from trt_blendmask.paste import MODES
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.runtime.model import load
@@ -69,6 +69,7 @@ def predict(
         raise UsageError("Expected at least one picture, got none.")
     results_path = output / "results.json" if json is None else json
     overlays = overlay_names(files, output)
+    check_outputs([results_path, *overlays], [model, *files])
     results: list[dict[str, Any]] = []
     with load(model) as loaded, atomic_output(results_path) as temporary:
         began = time.perf_counter()
@@ -81,7 +82,8 @@ def predict(
             with atomic_output(overlay) as path:
                 if not cv2.imwrite(str(path), image):
                     raise OutputError(f"Cannot write '{overlay}': is the disk full? Choose another place with -o.")
-        temporary.write_text(json_module.dumps(results, ensure_ascii=False), encoding="utf-8")
+        text = json_module.dumps(results, ensure_ascii=False)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # \udc80: a name that is not UTF-8
         seconds = time.perf_counter() - began
     return PredictReport(len(files), len(results), seconds, tuple(overlays), results_path)
 

@@ -119,7 +119,7 @@ class JsonLinesSink:
     """One line per frame: {"frame", "time_s", "detections": COCO results}; "file_name" where frames are files."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace")  # \udc80: a name that is not UTF-8
 
     def write(self, frame: Frame, detections: list[dict[str, Any]]) -> None:
         line: dict[str, Any] = {"frame": frame.index, "time_s": round(frame.time_s, 6)}

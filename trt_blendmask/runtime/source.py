@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,13 +56,13 @@ def open_source(text: str) -> Source:
     """
     if text.startswith("synthetic:"):
         return SyntheticSource(text)
-    path = Path(text)
-    if path.is_dir():
+    path, exists = Path(text), os.path.exists(text)  # unlike Path.exists, False for names that are too long
+    if os.path.isdir(text):
         files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
         return PictureSource(text, files)
-    if not path.exists() and any(c in text for c in "*[") and "://" not in text:
+    if not exists and any(c in text for c in "*[") and "://" not in text:
         return PictureSource(text, list(path.parent.glob(path.name)))
-    if not path.exists() and ("://" in text or text.isdecimal() or text.startswith("/dev/")):
+    if not exists and ("://" in text or text.isdecimal() or text.startswith("/dev/")):
         raise UsageError(f"This version takes {TAKES}; got '{text}'. Record the camera to a file first.")
     if path.suffix.lower() in SUFFIXES:
         return PictureSource(text, [existing_file(path, "a picture", f"A source is {TAKES}.")])

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime
 
 from trt_blendmask.errors import DataError, TrtBlendMaskError
+from trt_blendmask.files import check_outputs
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.images import rewrite_images
 from trt_blendmask.surgery.load import OLDEST_IR, load_raw, save
@@ -42,6 +43,7 @@ class _Steps:
 
 def perform(raw: Path, output: Path, options: SurgeryOptions) -> SurgeryReport:
     """See `trt_blendmask.surgery.operate`."""
+    check_outputs([output], [raw] if options.config is None else [raw, options.config])
     model = load_raw(raw)
     graph = _import(model, raw)
     head = find_raw_head(graph)
