@@ -39,6 +39,16 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypa
         trt_blendmask.bundled_model()
 
 
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(OutputError, match="set XDG_CACHE_HOME"):
+        trt_blendmask.bundled_model()
+
+
 def test_what_is_shipped_is_small_and_names_its_classes(model_path: Path) -> None:
     assert bundled.CHECKPOINT.stat().st_size <= 8_000_000
     assert bundled.VIDEO.stat().st_size <= 3_000_000

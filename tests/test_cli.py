@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +23,7 @@ from trt_blendmask.errors import (
     TrtBlendMaskError,
     UsageError,
 )
+from trt_blendmask.runtime.pipeline import RunReport
 
 VERBS = ("export", "surgery", "predict", "run", "demo")
 HEAVY = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "cv2", "av", "yaml", "rich", "torch", "tensorrt")
@@ -58,7 +62,7 @@ def test_the_examples_in_the_help_parse() -> None:
     for verb in VERBS:
         text = command(verb, "--help").stdout
         for line in re.findall(r"^  trt-blendmask (.*)$", text.split("examples:")[1], re.MULTILINE):
-            args = cli._parser().parse_args(line.split())
+            args = cli._parser().parse_args(shlex.split(line))
             assert callable(args.verb)
 
 
@@ -138,3 +142,82 @@ def test_missing_files_in_a_real_process(tmp_path: Path) -> None:
         assert result.stderr.startswith("error[66]: ")
         assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_message_stays_one_line_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().error(66, "no 'a\nb\x1b[31m\udcff ü'")
+    assert capsys.readouterr().err == "error[66]: no 'a\\nb\\x1b[31m\\udcff ü'\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colour_only_on_a_terminal_that_has_it(
+    environment: dict[str, str], shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in ({"TERM": "xterm"} | environment).items():
+        monkeypatch.setenv(name, value)
+    if "NO_COLOR" not in environment:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    Console().error(66, "told")
+    assert ("\033[1;31m" in capsys.readouterr().err) == shown
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_files_do_no_harm(closed: str) -> None:
+    line = f"exec '{sys.executable}' -m trt_blendmask surgery /absent.onnx {closed}"
+    assert subprocess.run(["sh", "-c", line], capture_output=True, check=False).returncode == 66
+
+
+def test_an_output_that_is_full_is_told_once() -> None:
+    code = (
+        "from trt_blendmask import cli, demo; demo.demo = lambda _, console: console.say('x'); exit(cli.main(['demo']))"
+    )
+    line = f"exec '{sys.executable}' -c \"{code}\" > /dev/full"
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert result.returncode == 74
+    assert "No space left" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_cleanly(number: signal.Signals, tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from trt_blendmask import cli, demo
+from trt_blendmask.files import atomic_output
+def work(_output, console):
+    with atomic_output({str(tmp_path / "a.bin")!r}) as temporary:
+        console.say("ready")
+        time.sleep(30)
+demo.demo = work
+sys.exit(cli.main(["demo"]))
+"""
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(20) == 130
+        assert process.stderr.read().startswith("error[130]: Stopped by Ctrl-C")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_stopped_has_done_its_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = RunReport(3, 0, 1.0, {}, 0, True, ())
+    monkeypatch.setattr("trt_blendmask.runtime.pipeline.run", lambda *_args, **_options: report)
+    assert cli.main(["run", "model.onnx", "clip.mp4"]) == 0
+    assert "stopped early" in capsys.readouterr().out
+
+
+def test_the_next_command_can_be_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    report = SimpleNamespace(ignored_keys=(), output=Path("my files/raw.onnx"), summary=lambda: "done")
+    monkeypatch.setattr("trt_blendmask.export.export_onnx", lambda *_: report)
+    assert cli.main(["export", "a.pth", "--config", "a.yaml"]) == 0
+    typed = shlex.split(capsys.readouterr().out.split("Next: ")[1])
+    assert typed == ["trt-blendmask", "surgery", "my files/raw.onnx", "-o", "model.onnx"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trt_blendmask.errors import DataError, InputMissingError, OutputError
-from trt_blendmask.files import atomic_output, existing_file
+from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
+from trt_blendmask.files import atomic_output, check_outputs, existing_file
 
 
 def listing(folder: Path) -> list[str]:
@@ -68,3 +68,52 @@ def test_inputs_that_cannot_be_used(tmp_path: Path) -> None:
         whole.chmod(0)
         with pytest.raises(InputMissingError, match="may not be read"):
             existing_file(whole, "a checkpoint", "Type this.")
+
+
+def test_inputs_of_odd_kinds(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, words in (
+        ("pipe", "a pipe or a device"),
+        ("loop", "symbolic links"),
+        ("x" * 300, "too long"),
+        ("a\0b", "null"),
+    ):
+        with pytest.raises(InputMissingError, match=words):
+            existing_file(tmp_path / name, "a checkpoint", "Type this.")
+
+
+def test_a_pipe_or_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OutputError, match="pipe or device"), atomic_output(tmp_path / name):
+            pass
+    assert (tmp_path / "pipe").is_fifo()
+    assert listing(tmp_path) == ["link", "pipe"]
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "latest.onnx").symlink_to("elsewhere/today.onnx")
+    with atomic_output(tmp_path / "latest.onnx") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "latest.onnx").is_symlink()
+    assert (tmp_path / "elsewhere" / "today.onnx").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["x" * 250 + ".bin", "ü" * 125 + ".bin", os.fsdecode(b"not utf-8 \xff.bin")])
+def test_any_name_that_the_system_takes(tmp_path: Path, name: str) -> None:
+    with atomic_output(tmp_path / name) as temporary:
+        temporary.write_bytes(b"new")
+    assert listing(tmp_path) == [name]
+
+
+def test_outputs_that_would_overwrite(tmp_path: Path) -> None:
+    model, out = tmp_path / "model.onnx", tmp_path / "out.json"
+    model.touch()
+    (tmp_path / "link.onnx").symlink_to("model.onnx")
+    check_outputs([out, tmp_path / "other"], [model])
+    for outputs in ([model], [tmp_path / "." / "model.onnx"], [tmp_path / "link.onnx"], [out, out]):
+        with pytest.raises(UsageError, match="would overwrite"):
+            check_outputs(outputs, [model])

@@ -11,6 +11,7 @@ Importing this package imports nothing heavy: what is named here is loaded when 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# ONNX Runtime >= 1.29 sends usage data from Linux too, and leaves a database in the user's cache; its users may ask for
+# that, ours have not. It must be said before the library is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 _HOMES = {
     "bundled_model": "trt_blendmask.bundled",
     "load": "trt_blendmask.runtime.model",
@@ -31,6 +36,10 @@ _HOMES = {
 }
 
 __all__ = ["Detections", "Frame", "Model", "__version__", "bundled_model", "load"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

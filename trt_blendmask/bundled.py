@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trt_blendmask import __version__
+from trt_blendmask.errors import OutputError
 from trt_blendmask.files import atomic_output
 
 PACKAGE = Path(__file__).resolve().parent
@@ -27,16 +28,27 @@ def bundled_model() -> Path:
     Raises:
         OutputError: the cache folder cannot be written.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trt_blendmask"
+    hint = "The bundled model needs a cache: set XDG_CACHE_HOME to a folder of yours."
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trt_blendmask"
+    except RuntimeError as error:  # this user has no home
+        raise OutputError(f"{error} {hint}") from error
     model = cache / f"conveyor-{_fingerprint()}.onnx"
-    if not model.exists():
-        from trt_blendmask.export import export_onnx
-        from trt_blendmask.surgery import operate
-
-        with tempfile.TemporaryDirectory() as folder, atomic_output(model) as temporary:
-            raw = export_onnx(CHECKPOINT, CONFIG, Path(folder) / "raw.onnx").output
-            operate(raw, temporary)
+    if not os.access(model, os.R_OK):
+        try:
+            _make(model)
+        except OutputError as error:
+            raise OutputError(f"{error} {hint}") from error
     return model
+
+
+def _make(model: Path) -> None:
+    from trt_blendmask.export import export_onnx
+    from trt_blendmask.surgery import operate
+
+    with atomic_output(model) as temporary, tempfile.TemporaryDirectory(dir=model.parent) as folder:
+        raw = export_onnx(CHECKPOINT, CONFIG, Path(folder) / "raw.onnx").output
+        operate(raw, temporary)
 
 
 def _fingerprint() -> str:

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trt_blendmask import __version__
-from trt_blendmask.console import Console
+from trt_blendmask.console import Console, hold_standard_files
 from trt_blendmask.errors import OutputError, TrtBlendMaskError
 
 AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
 
 EXIT_CODES = """exit codes:
   0 done            2 usage            65 bad data         66 no such input
-  69 source unavailable   70 internal fault   74 input/output error   77 not trusted   130 stopped by Ctrl-C"""
+  69 source unavailable   70 internal fault   74 input/output error   77 not trusted
+  130 stopped by Ctrl-C, SIGTERM or SIGHUP (a run so stopped finishes its files: 0)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code; `argv` is without the program's name."""
+    hold_standard_files()
     args = _parser().parse_args(argv)
     console = Console(-1 if args.quiet else args.verbose)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said once, by us
+    _stop_cleanly_on_signals()
     try:
         args.verb(args, console)
-        sys.stdout.flush()
         return 0
     except TrtBlendMaskError as error:
         if args.debug:
@@ -36,15 +42,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error(130, "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away: nobody to tell
+        _drop_output()  # the reader went away: nobody to tell
         return OutputError.exit_code
     except Exception as error:
         if args.debug:
             raise
         code = OutputError.exit_code if isinstance(error, OSError) else TrtBlendMaskError.exit_code
+        _drop_output()
         fault = f"{type(error).__name__}: {error}".splitlines()[0]
         console.error(code, f"{fault}. Run the same command with --debug for the whole story.")
         return code
+
+
+def _stop_cleanly_on_signals() -> None:
+    """`kill`, a shutdown or a closed terminal end the work as Ctrl-C does: files are finished or removed."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's and a host's stay
+            signal.signal(number, signal.default_int_handler)
+
+
+def _drop_output() -> None:
+    """Forget what standard output still holds and cannot write, or Python would try again at its end, noisily."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _export(args: argparse.Namespace, console: Console) -> None:
@@ -54,7 +80,7 @@ def _export(args: argparse.Namespace, console: Console) -> None:
     for key in report.ignored_keys:
         console.detail(f"  not needed at inference: {key}")
     console.say(report.summary())
-    console.say(f"Next: trt-blendmask surgery {report.output} -o model.onnx")
+    console.say(f"Next: trt-blendmask surgery {shlex.quote(str(report.output))} -o model.onnx")
 
 
 def _surgery(args: argparse.Namespace, console: Console) -> None:
@@ -73,11 +99,11 @@ def _surgery(args: argparse.Namespace, console: Console) -> None:
     report = operate(args.raw, args.output, options)
     for line in report.lines():
         console.say(line)
-    console.say(f"Next: trt-blendmask predict {report.output} IMAGE -o predictions")
+    console.say(f"Next: trt-blendmask predict {shlex.quote(str(report.output))} IMAGE -o predictions")
 
 
 def _predict(args: argparse.Namespace, console: Console) -> None:
-    from trt_blendmask.runtime.pipeline import predict
+    from trt_blendmask.runtime.predict import predict
 
     report = predict(args.model, args.images, args.output, args.json, args.score, args.paste)
     console.say(report.summary())
@@ -87,7 +113,7 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.runtime.pipeline import run
 
     report = run(args.model, args.source, args.save, args.json, args.score, args.max_frames, console.shows_progress)
-    console.say(report.summary())
+    console.say(report.summary())  # Ctrl-C is how a run is ended: its files are finished, so that is done, too
 
 
 def _demo(args: argparse.Namespace, console: Console) -> None:
@@ -243,7 +269,7 @@ def _add_run(verb: AddVerb) -> None:
         "run",
         "find the instances in a video, a folder of pictures or a synthetic belt",
         "  trt-blendmask run model.onnx belt.mp4 --save masks.mp4 --json masks.jsonl\n"
-        "  trt-blendmask run model.onnx synthetic:conveyor?seed=7 --max-frames 250 --save masks.mp4",
+        "  trt-blendmask run model.onnx 'synthetic:conveyor?seed=7' --max-frames 250 --save masks.mp4",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX")
     p.add_argument("source", metavar="SOURCE", help="video file, image folder, image, or synthetic:conveyor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -17,21 +18,39 @@ class Console:
     @property
     def shows_progress(self) -> bool:
         """Whether a moving bar on standard error would be seen and is wanted."""
-        return self.verbosity >= 0 and sys.stderr.isatty()
+        return self.verbosity >= 0 and _is_terminal(sys.stderr)
 
     def say(self, text: str) -> None:
         if self.verbosity >= 0:
-            print(text, flush=True)
+            _print(text, sys.stdout)
 
     def detail(self, text: str) -> None:
         if self.verbosity >= 1:
-            print(text, flush=True)
+            _print(text, sys.stdout)
 
     def error(self, exit_code: int, message: str) -> None:
-        print(f"{_red(f'error[{exit_code}]', sys.stderr)}: {message}", file=sys.stderr, flush=True)
+        """One line, whatever the names in `message` hold: control characters are spelt out."""
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        with contextlib.suppress(OSError):  # the terminal is gone: the exit code still tells
+            _print(f"{_red(f'error[{exit_code}]', sys.stderr)}: {line}", sys.stderr)
 
 
-def _red(text: str, out: TextIO) -> str:
-    if out.isatty() and "NO_COLOR" not in os.environ:
-        return f"\033[1;31m{text}\033[0m"
-    return text
+def hold_standard_files() -> None:
+    """Open what is closed of the files 0, 1 and 2, or an output would get such a number and what libraries print."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _print(text: str, out: TextIO | None) -> None:
+    if out is not None:  # None: the caller has closed it
+        encoding = out.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
+
+
+def _red(text: str, out: TextIO | None) -> str:
+    return f"\033[1;31m{text}\033[0m" if _is_terminal(out) and not os.environ.get("NO_COLOR") else text
+
+
+def _is_terminal(out: TextIO | None) -> bool:
+    return out is not None and out.isatty() and os.environ.get("TERM") != "dumb"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ def demo(output: Path, console: Console) -> Path:
     """Run every stage in order, one line each, into the folder `output`; return the overlay video's path.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written. KeyboardInterrupt: Ctrl-C; what was recorded so far is kept.
     """
     from trt_blendmask.export import export_onnx
     from trt_blendmask.runtime.pipeline import run
@@ -36,9 +37,12 @@ def demo(output: Path, console: Console) -> Path:
     began = time.perf_counter()
     ran = run(model, str(VIDEO), save=video, json=lines, score=0.4, progress=console.shows_progress)
     console.say(f"run         {time.perf_counter() - began:4.1f} s  {ran.summary()}")
+    if ran.stopped:
+        raise KeyboardInterrupt
 
     console.say(f"\nLook at      {video}\nDetections   {lines}\n\nNext, with your own camera and checkpoint:")
-    console.say(f"  trt-blendmask predict {model} YOUR_PICTURE.jpg -o predictions")
-    console.say(f"  trt-blendmask run {model} YOUR_VIDEO.mp4 --save masks.mp4 --json masks.jsonl")
+    typed = shlex.quote(str(model))
+    console.say(f"  trt-blendmask predict {typed} YOUR_PICTURE.jpg -o predictions")
+    console.say(f"  trt-blendmask run {typed} YOUR_VIDEO.mp4 --save masks.mp4 --json masks.jsonl")
     console.say("  trt-blendmask export YOUR_CHECKPOINT.pth --config YOUR_CONFIG.yaml -o raw.onnx")
     return video

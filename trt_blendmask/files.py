@@ -74,7 +74,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise OutputError(f"Expected a file name to write, got the folder '{target}'. Name a file in it.")
         if real.exists() and not real.is_file():  # renaming over /dev/null would replace the device by a file
             raise OutputError(f"Expected a file name to write, got the pipe or device '{target}'. Name a file.")
-        short = real.stem.encode()[:60].decode(errors="ignore")  # a file name has at most 255 bytes
+        short = os.fsencode(real.stem)[:60].decode(errors="ignore")  # a file name has at most 255 bytes
         handle, name = tempfile.mkstemp(prefix=f".{short}.", suffix=real.suffix[:60], dir=real.parent)
         os.close(handle)
     except OSError as error:

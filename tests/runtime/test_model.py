@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -144,3 +147,24 @@ def test_a_contract_that_the_metadata_contradicts(stub_model: Maker) -> None:
     one_sentence(stub_model(spec=replace(spec, mask_size=56)), DataError, "'masks'")
     wide = {"classes": np.zeros((1, 5), np.int64)}
     one_sentence(stub_model(outputs=wide), DataError, "'classes' int32 [1, 5]", "int64")
+
+
+def test_a_batch_names_the_command_to_type(tmp_path: Path) -> None:
+    path = tmp_path / "two.onnx"
+    spec = ModelSpec("deployable", ("nut",), (64, 96), (8,), 4, 7, input_dtype="uint8", mask_dtype="float32")
+    start = helper.make_tensor_value_info("images", TensorProto.UINT8, (2, 64, 96, 3))
+    end = helper.make_tensor_value_info("masks", TensorProto.UINT8, (2, 64, 96, 3))
+    graph = helper.make_graph([helper.make_node("Identity", ["images"], ["masks"])], "two", [start], [end])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, path)
+    one_sentence(path, DataError, "takes 2 at once", "--batch 1")
+
+
+def test_onnxruntime_keeps_no_record_of_the_user(stub_model: Maker, tmp_path: Path) -> None:
+    code = "import sys, trt_blendmask; trt_blendmask.load(sys.argv[1])"
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / "cache")}
+    (tmp_path / "home").mkdir()
+    subprocess.run([sys.executable, "-c", code, str(stub_model())], env=environment, check=True)
+    assert list((tmp_path / "home").iterdir()) == []

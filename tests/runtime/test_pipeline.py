@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
-from trt_blendmask.runtime import pipeline
+from trt_blendmask.runtime import pipeline, progress
 from trt_blendmask.runtime.pipeline import run
 from trt_blendmask.runtime.sinks import VideoSink
 
@@ -234,8 +235,9 @@ def test_unwritable_outputs(stub_model: Maker, clip: Maker, tmp_path: Path) -> N
         run(model, source, json=tmp_path)
     with pytest.raises(UsageError, match=r"ending in \.mp4 or \.mkv, got"):
         run(model, source, tmp_path / "a.avi")
-    with pytest.raises(UsageError, match="different files"):
-        run(model, source, source)
+    for same in (model, source):
+        with pytest.raises(UsageError, match="would overwrite"):
+            run(model, source, json=same)
     assert left(tmp_path) == before
 
 
@@ -249,3 +251,21 @@ def test_disk_full(stub_model: Maker, clip: Maker, tmp_path: Path, monkeypatch: 
     with pytest.raises(OutputError, match="No space left"):
         run(stub_model(), clip(), out / "a.mp4", out / "a.jsonl")
     assert left(out) == set()
+
+
+def test_a_frame_too_large_for_h264_is_told(tmp_path: Path) -> None:
+    with (
+        closing(VideoSink(tmp_path / "a.mp4", 25.0)) as sink,
+        pytest.raises(OutputError, match=r"at most 16384 pixels a side, got 16386 x 2.*Scale"),
+    ):
+        sink.write(np.zeros((2, 16386, 3), np.uint8), 0.0)
+
+
+def test_stage_times_are_per_frame_whatever_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(now)))
+    clock = progress.StageClock()
+    for _ in range(4):  # two frames, each written to two files
+        with clock.measure("encode"):
+            pass
+    assert clock.mean_ms(2) == {"encode": 2000.0}

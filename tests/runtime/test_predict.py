@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
 from trt_blendmask.runtime.images import declared_wh, natural_key, read_image
-from trt_blendmask.runtime.pipeline import predict
+from trt_blendmask.runtime.predict import predict
 
 Maker = Callable[..., Path]
 
@@ -131,3 +132,28 @@ def test_natural_order() -> None:
     names = ["f10.png", "f9.png", "F1.png", "e.png", "10/f2.png", "9/f3.png"]
     ordered = [str(p) for p in sorted(map(Path, names), key=natural_key)]
     assert ordered == ["9/f3.png", "10/f2.png", "e.png", "F1.png", "f9.png", "f10.png"]
+
+
+def test_results_overwrite_neither_model_nor_picture_nor_overlay(
+    stub_model: Maker, picture: Maker, tmp_path: Path
+) -> None:
+    model, image = stub_model(), picture()
+    for json_file in (model, image, tmp_path / "out" / "a.png"):
+        with pytest.raises(UsageError, match="would overwrite"):
+            predict(model, [image], tmp_path / "out", json_file)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_not_utf8(stub_model: Maker, picture: Maker, tmp_path: Path) -> None:
+    name = os.fsdecode(b"bad\xff")
+    image = picture("a.png").rename(tmp_path / f"{name}.png")
+    predict(stub_model(), [image], tmp_path / name)
+    assert json.loads((tmp_path / name / "results.json").read_text())[0]["file_name"] == f"{name}.png"
+    assert (tmp_path / name / f"{name}.png").stat().st_size > 0
+
+
+def test_other_ways_to_draw_are_refused_before_any_work(stub_model: Maker, picture: Maker, tmp_path: Path) -> None:
+    for paste, colour_by in (("round", "class"), ("exact", "size")):
+        with pytest.raises(UsageError, match=r"must be one of|go by"):
+            predict(stub_model(), [picture()], tmp_path / "out", paste=paste, colour_by=colour_by)
+    assert not (tmp_path / "out").exists()

@@ -72,3 +72,23 @@ def test_synthetic() -> None:
     assert [f.time_s for f in frames] == pytest.approx([0, 0.1, 0.2])
     again = list(open_source("synthetic:conveyor?seed=3&fps=10&size=128x72&seconds=0.3"))
     np.testing.assert_array_equal(frames[2].image, again[2].image)
+
+
+def test_a_name_that_looks_like_an_address(clip: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip(name="clip.mp4").rename(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_source("12:30.mp4"))) == 12
+
+
+def test_a_name_that_is_too_long() -> None:
+    with pytest.raises(InputMissingError, match="too long"):
+        open_source("x" * 300)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(InputMissingError, match="cannot be read: Permission denied"):
+        open_source(str(tmp_path))

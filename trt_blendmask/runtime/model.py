@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -111,7 +112,8 @@ def checked_spec(session: OnnxRuntimeSession) -> ModelSpec:
         DataError: a raw-head file, a file of another kind, or shapes that contradict the metadata.
     """
     path, names = session.path, {spec.name for spec in session.outputs}
-    operate = f"Type: trt-blendmask surgery {path} -o model.onnx"
+    typed = shlex.quote(str(path))
+    operate = f"Type: trt-blendmask surgery {typed} -o model.onnx"
     spec = ModelSpec.from_json(session.metadata) if session.metadata else None
     if (spec and spec.kind == "raw-head") or (spec is None and "bases" in names):
         raise DataError(f"Expected a deployable ONNX, but '{path}' is a raw-head ONNX (before surgery). {operate}")
@@ -119,9 +121,15 @@ def checked_spec(session: OnnxRuntimeSession) -> ModelSpec:
         raise DataError(
             f"Expected a deployable ONNX, but '{path}' has no trt_blendmask metadata (outputs: "
             f"{', '.join(sorted(names)[:6])}). If it is a raw-head ONNX of BlendMask, type: "
-            f"trt-blendmask surgery {path} -o model.onnx --config YAML"
+            f"trt-blendmask surgery {typed} -o model.onnx --config YAML"
         )
     got = {tensor.name: tensor for tensor in (*session.inputs, *session.outputs)}
+    images = got.get("images")
+    if images is not None and images.shape[:1] > (1,):
+        raise DataError(
+            f"Expected one picture per inference, but '{path}' takes {images.shape[0]} at once. Export it again: "
+            "trt-blendmask export CHECKPOINT --config YAML --batch 1 -o raw.onnx"
+        )
     for expected, dtypes in _contract(spec):
         tensor = got.get(expected.name)
         if tensor is None or tensor.shape != expected.shape or tensor.dtype not in dtypes:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_blendmask.coco import class_name
-from trt_blendmask.paste import clip_boxes
+from trt_blendmask.errors import UsageError
+from trt_blendmask.paste import MODES, clip_boxes
 from trt_blendmask.runtime.labels import Colour, LabelLayer
 from trt_blendmask.structures import F32, U8, Detections
 
@@ -55,6 +56,18 @@ def draw(
             if areas[i] > 0:
                 name = class_name(detections, int(detections.classes[i]))
                 layer.add(f"{name} {detections.scores[i]:.2f}", clipped[i], colours[i])
+
+
+def check_choices(paste: str, colour_by: str) -> None:
+    """Refuse other ways to draw than `draw` knows, before any work.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if paste not in MODES:
+        raise UsageError(f"Paste must be one of {', '.join(MODES)}, got '{paste}'.")
+    if colour_by not in ("class", "instance"):
+        raise UsageError(f"Colours go by 'class' or 'instance', got '{colour_by}'.")
 
 
 def colour_of(key: int) -> Colour:

@@ -13,19 +13,14 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_blendmask.errors import UsageError
 from trt_blendmask.files import atomic_output, check_outputs
-from trt_blendmask.paste import MODES
 from trt_blendmask.runtime.model import Model, load
-from trt_blendmask.runtime.overlay import draw
-from trt_blendmask.runtime.predict import PredictReport, predict
+from trt_blendmask.runtime.overlay import check_choices, draw
 from trt_blendmask.runtime.progress import ProgressLine, StageClock, spell
 from trt_blendmask.runtime.sinks import JsonLinesSink, VideoSink, check_video_name
 from trt_blendmask.runtime.source import Source, open_source
 from trt_blendmask.runtime.workers import Ahead, Behind
 from trt_blendmask.structures import Detections, Frame
-
-__all__ = ["PredictReport", "RunReport", "predict", "run"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ def run(
         OutputError: a file could not be written.
     """
     outputs = _checked_outputs(save, json, (model, source))
-    _check_choices(paste, colour_by)
+    check_choices(paste, colour_by)
     with ExitStack() as stack:
         loaded = stack.enter_context(load(model))
         opened = stack.enter_context(closing(open_source(os.fspath(source))))
@@ -153,7 +148,7 @@ class _Job:
                 stopped = True
                 behind.close()
             seconds = time.perf_counter() - began
-        return RunReport(frames, detected, seconds, self._clock.mean_ms(), self._source.corrupt, stopped, outputs)
+        return RunReport(frames, detected, seconds, self._clock.mean_ms(frames), self._source.corrupt, stopped, outputs)
 
     def _frames(self) -> Iterator[Frame]:
         frames = iter(self._source)
@@ -185,14 +180,9 @@ class _Job:
                 self.video.write(frame.image, frame.time_s)
 
 
-def _check_choices(paste: str, colour_by: str) -> None:
-    if paste not in MODES:
-        raise UsageError(f"Paste must be one of {', '.join(MODES)}, got '{paste}'.")
-    if colour_by not in ("class", "instance"):
-        raise UsageError(f"Colours go by 'class' or 'instance', got '{colour_by}'.")
-
-
-def _checked_outputs(save: Path | None, json: Path | None, inputs: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
+def _checked_outputs(
+    save: Path | None, json: Path | None, inputs: Iterable[str | os.PathLike[str]]
+) -> tuple[Path, ...]:
     outputs = tuple(path for path in (save, json) if path is not None)
     if save is not None:
         check_video_name(save)

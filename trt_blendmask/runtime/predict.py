@@ -12,12 +12,11 @@ from typing import Any
 
 import cv2
 
-from trt_blendmask.errors import OutputError, UsageError
+from trt_blendmask.errors import UsageError
 from trt_blendmask.files import atomic_output, check_outputs, existing_file
-from trt_blendmask.paste import MODES
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.runtime.model import load
-from trt_blendmask.runtime.overlay import draw
+from trt_blendmask.runtime.overlay import check_choices, draw
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ def predict(
         UsageError, InputMissingError, DataError: options, files or their contents that do not do.
         OutputError: a file could not be written.
     """
-    if paste not in MODES:
-        raise UsageError(f"Paste must be one of {', '.join(MODES)}, got '{paste}'.")
+    check_choices(paste, colour_by)
     files = [existing_file(image, "a picture", "Give a PNG or JPEG file.") for image in images]
     if not files:
         raise UsageError("Expected at least one picture, got none.")
@@ -80,8 +78,7 @@ def predict(
             results += [{"file_name": file.name, **result} for result in found.to_coco(paste)]
             draw(image, found, paste, colour_by)
             with atomic_output(overlay) as path:
-                if not cv2.imwrite(str(path), image):
-                    raise OutputError(f"Cannot write '{overlay}': is the disk full? Choose another place with -o.")
+                path.write_bytes(cv2.imencode(".png", image)[1].tobytes())  # cv2.imwrite wants UTF-8 names
         text = json_module.dumps(results, ensure_ascii=False)
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # \udc80: a name that is not UTF-8
         seconds = time.perf_counter() - began

@@ -19,19 +19,17 @@ class StageClock:
 
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(STAGES, 0.0)
-        self._calls = dict.fromkeys(STAGES, 0)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Time the body as one run of `stage`."""
+        """Add the body's time to that of `stage`."""
         began = time.perf_counter()
         yield
         self._seconds[stage] += time.perf_counter() - began
-        self._calls[stage] += 1
 
-    def mean_ms(self) -> dict[str, float]:
-        """Mean milliseconds of the stages that ran, in their order."""
-        return {s: 1e3 * self._seconds[s] / self._calls[s] for s in STAGES if self._calls[s]}
+    def mean_ms(self, frames: int) -> dict[str, float]:
+        """Mean milliseconds per frame of the stages that ran, in their order."""
+        return {stage: 1e3 * seconds / max(1, frames) for stage, seconds in self._seconds.items() if seconds}
 
 
 def spell(mean_ms: dict[str, float]) -> str:
@@ -61,7 +59,9 @@ class ProgressLine:
         self._done += 1
         if self._bar is not None:
             fps = self._done / (time.perf_counter() - self._began)
-            self._bar.update(self._task, completed=self._done, note=f"{fps:.1f} FPS  {spell(clock.mean_ms())}")
+            self._bar.update(
+                self._task, completed=self._done, note=f"{fps:.1f} FPS  {spell(clock.mean_ms(self._done))}"
+            )
 
     def close(self) -> None:
         if self._bar is not None:

@@ -17,6 +17,7 @@ from trt_blendmask.structures import U8, Frame, Letterbox
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 _TICKS = 90_000  # per second: exact for 25, 30, 30000/1001, ... and fine enough for any camera's clock
+_MAX_SIDE = 16384
 _BT601 = 6  # AVCOL_SPC_SMPTE170M: the matrix that OpenCV converts with
 
 
@@ -51,7 +52,7 @@ class VideoSink:
         self._video: Any = None
         try:
             options = {"movflags": "faststart"} if path.suffix.lower() == ".mp4" else {}
-            self._container = av.open(str(path), "w", options=options)
+            self._container = av.open(f"file:{path}", "w", options=options)
         except (av.FFmpegError, ValueError) as error:
             raise self._failed(error) from error
 
@@ -91,6 +92,11 @@ class VideoSink:
 
     def _open_video(self, image: U8) -> None:
         height, width = image.shape[:2]
+        if max(width, height) > _MAX_SIDE:
+            raise OutputError(
+                f"H.264 holds frames of at most {_MAX_SIDE} pixels a side, got {width} x {height} for '{self._title}'. "
+                "Scale the source down first, or leave out --save."
+            )
         self._wh = (width, height)
         video = self._container.add_stream("libx264", rate=self._fps)
         video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"

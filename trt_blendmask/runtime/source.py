@@ -50,16 +50,15 @@ def open_source(text: str) -> Source:
     """Open what the user named.
 
     Raises:
-        InputMissingError: no such file or folder, or a folder without pictures.
+        InputMissingError: no such file or folder, or a folder that is not readable or without pictures.
         DataError: a file that holds no video.
         UsageError: a kind of source that this version does not take, or wrong synthetic options.
     """
     if text.startswith("synthetic:"):
         return SyntheticSource(text)
-    path, exists = Path(text), os.path.exists(text)  # unlike Path.exists, False for names that are too long
-    if os.path.isdir(text):
-        files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
-        return PictureSource(text, files)
+    path, exists = Path(text), os.access(text, os.F_OK)  # Path.exists raises for a name that is too long
+    if exists and path.is_dir():
+        return PictureSource(text, _pictures(path))
     if not exists and any(c in text for c in "*[") and "://" not in text:
         return PictureSource(text, list(path.parent.glob(path.name)))
     if not exists and ("://" in text or text.isdecimal() or text.startswith("/dev/")):
@@ -69,6 +68,13 @@ def open_source(text: str) -> Source:
     return VideoSource(text)
 
 
+def _pictures(folder: Path) -> list[Path]:
+    try:
+        return [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    except OSError as error:
+        raise InputMissingError(f"The folder '{folder}' cannot be read: {error.strerror}. Check it.") from error
+
+
 class VideoSource:
     """A video file, decoded by FFmpeg at its own size and turned upright where the file says so."""
 
@@ -76,7 +82,10 @@ class VideoSource:
         self.name, self.corrupt = text, 0
         path = existing_file(text, "a video", f"A source is {TAKES}.")
         try:
-            self._container = av.open(str(path), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
+            self._container = av.open(
+                f"file:{path}",  # else FFmpeg reads 12:30.mp4 as an address
+                options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            )
         except (av.FFmpegError, ValueError) as error:
             raise self._undecodable(_reason(error)) from error
         if not self._container.streams.video:

@@ -25,7 +25,8 @@ def operate(raw: Path, output: Path, options: SurgeryOptions | None = None) -> S
         raw: the raw-head ONNX. output: the file to write, whole or not at all. options: None for the defaults.
 
     Raises:
-        InputMissingError: no such file. UsageError: an option out of range, or the output is an input. OutputError: `output` cannot be written.
+        InputMissingError: no such file. OutputError: `output` cannot be written.
+        UsageError: an option out of range, or the output is an input.
         DataError: not a raw-head ONNX that can be operated on; the message names tensor or node and the reason.
     """
     from trt_blendmask.surgery.operation import perform
