@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime ## the whole pipeline on the bundled model and video; wri
 	$(BIN)/trt-blendmask demo -o $(OUT)
 
 test: $(VENV)/.dev ## all tests but those of the training sample (no torch)
-	$(BIN)/python -m pytest --ignore=tests/training
+	$(BIN)/python -m pytest -n auto --ignore=tests/training
 
 test-train: $(VENV)/.train ## the tests of the training sample (installs torch)
 	$(BIN)/python -m pytest tests/training
