@@ -35,7 +35,7 @@ def demo(output: Path, console: Console) -> Path:
         console.detail(f"  {line}")
 
     began = time.perf_counter()
-    ran = run(model, str(VIDEO), save=video, json=lines, score=0.4, progress=console.shows_progress)
+    ran = run(model, str(VIDEO), save=video, json=lines, score=0.5, progress=console.shows_progress)
     console.say(f"run         {time.perf_counter() - began:4.1f} s  {ran.summary()}")
     if ran.stopped:
         raise KeyboardInterrupt

@@ -1,6 +1,6 @@
 """Makes conveyor_heads.npz: the head outputs of the bundled checkpoint by the PyTorch model of samples/conveyor.
 
-    python tests/golden/make_conveyor_heads.py        (needs the extra `train`)
+    PYTHONPATH=. python tests/golden/make_conveyor_heads.py        (needs the extra `train`)
 
 Kept as numbers, so that the exporter is compared with PyTorch on machines that have none. The picture is kept too, as
 its bytes change with the versions of NumPy and OpenCV. Of the largest level every 8th column of top_feats is kept.

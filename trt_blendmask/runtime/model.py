@@ -20,14 +20,17 @@ from trt_blendmask.structures import F32, U8, Detections, Frame, Letterbox, Mode
 _MASK_DTYPES = ("float32", "float16", "uint8")
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], threads: int = 0) -> Model:
     """Load a deployable ONNX (what `trt-blendmask surgery` writes) into ONNX Runtime.
+
+    Args:
+        threads: for one inference; 0: all cores that this process may use.
 
     Raises:
         InputMissingError: no such file.
         DataError: not an ONNX file, or one that does not keep the contract of a deployable model.
     """
-    session = OnnxRuntimeSession(path)
+    session = OnnxRuntimeSession(path, threads)
     try:
         return Model(session, checked_spec(session))
     except DataError:
@@ -36,7 +39,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 
 class Model:
-    """A loaded model; not for use by several threads at once.
+    """A loaded model; not for use by several threads at once (see `twin`).
 
     Example:
         with load("model.onnx") as model:
@@ -93,6 +96,10 @@ class Model:
             frame_wh=box.frame_wh,
             class_names=self.spec.class_names,
         )
+
+    def twin(self) -> Model:
+        """The same network with an input buffer of its own, for another thread; closed with this one."""
+        return Model(self._session, self.spec)
 
     def close(self) -> None:
         """Free the network; closing twice is harmless."""

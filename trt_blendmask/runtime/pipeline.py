@@ -1,26 +1,33 @@
 """`run`: a source through the model into a video and JSON lines. `predict` (pictures) is in `predict.py`.
 
-source thread            main thread                     sink thread
+source thread            network threads                 sink thread
 decode ──────▶ Frame ──▶ letterbox ─▶ network ─▶ Detections ──▶ overlay ─▶ encode
+
+Several frames are in the network at a time, each on few cores: threads that share one small network wait for each other
+more than they work as soon as the decoder and the encoder want the cores, too.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_blendmask.backends.onnxruntime import available_cores
 from trt_blendmask.files import atomic_output, check_outputs
 from trt_blendmask.runtime.model import Model, load
 from trt_blendmask.runtime.overlay import check_choices, draw
 from trt_blendmask.runtime.progress import ProgressLine, StageClock, spell
 from trt_blendmask.runtime.sinks import JsonLinesSink, VideoSink, check_video_name
 from trt_blendmask.runtime.source import Source, open_source
-from trt_blendmask.runtime.workers import Ahead, Behind
+from trt_blendmask.runtime.workers import Ahead, Behind, abreast
 from trt_blendmask.structures import Detections, Frame
+
+MAX_ABREAST = 4  # frames in the network at a time; each needs its own activations
 
 
 @dataclass(frozen=True)
@@ -89,11 +96,14 @@ def run(
     outputs = _checked_outputs(save, json, (model, source))
     check_choices(paste, colour_by)
     with ExitStack() as stack:
-        loaded = stack.enter_context(load(model))
+        cores = available_cores()
+        side_by_side = min(cores, MAX_ABREAST)
+        loaded = stack.enter_context(load(model, threads=cores // side_by_side))
         opened = stack.enter_context(closing(open_source(os.fspath(source))))
         video_path = stack.enter_context(atomic_output(save)) if save else None
         lines_path = stack.enter_context(atomic_output(json)) if json else None
-        job = _Job(loaded, opened, score, max_frames, progress, paste, colour_by)
+        models = [loaded, *(loaded.twin() for _ in range(side_by_side - 1))]
+        job = _Job(models, opened, score, max_frames, progress, paste, colour_by)
         with ExitStack() as sinks:
             if video_path is not None and save is not None:
                 job.video = sinks.enter_context(closing(VideoSink(video_path, opened.fps, save)))
@@ -108,7 +118,7 @@ class _Job:
 
     def __init__(
         self,
-        model: Model,
+        models: list[Model],
         source: Source,
         score: float | None,
         max_frames: int | None,
@@ -116,7 +126,10 @@ class _Job:
         paste: str,
         colour_by: str,
     ) -> None:
-        self._model, self._source, self._score = model, source, score
+        self._source, self._score, self._threads = source, score, len(models)
+        self._idle: queue.SimpleQueue[Model] = queue.SimpleQueue()
+        for model in models:
+            self._idle.put(model)
         self._max_frames, self._progress = max_frames, progress
         self._paste, self._colour_by = paste, colour_by
         self._clock = StageClock()
@@ -133,8 +146,7 @@ class _Job:
             line = stack.enter_context(closing(ProgressLine(self._progress, min(expected, default=None))))
             ahead = stack.enter_context(closing(Ahead(self._frames())))
             try:
-                for frame in ahead:
-                    found = self._detect(frame)
+                for frame, found in stack.enter_context(closing(abreast(self._detect, ahead, self._threads))):
                     behind.put((frame, found))
                     frames, detected = frames + 1, detected + len(found)
                     line.step(self._clock)
@@ -162,10 +174,14 @@ class _Job:
             done += 1
 
     def _detect(self, frame: Frame) -> Detections:
-        with self._clock.measure("letterbox"):
-            images, box = self._model.letterbox(frame.image)
-        with self._clock.measure("network"):
-            found = self._model.collect(self._model.infer(images), box)
+        model = self._idle.get()
+        try:
+            with self._clock.measure("letterbox"):
+                images, box = model.letterbox(frame.image)
+            with self._clock.measure("network"):
+                found = model.collect(model.infer(images), box)
+        finally:
+            self._idle.put(model)
         return found if self._score is None else found.above(self._score)
 
     def _write(self, item: tuple[Frame, Detections]) -> None:

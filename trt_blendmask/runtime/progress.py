@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ STAGES = ("decode", "letterbox", "network", "overlay", "encode")
 
 
 class StageClock:
-    """Sums of seconds per stage; each stage is timed by one thread only."""
+    """Sums of seconds per stage, over all threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
@@ -25,7 +27,9 @@ class StageClock:
         """Add the body's time to that of `stage`."""
         began = time.perf_counter()
         yield
-        self._seconds[stage] += time.perf_counter() - began
+        spent = time.perf_counter() - began
+        with self._lock:
+            self._seconds[stage] += spent
 
     def mean_ms(self, frames: int) -> dict[str, float]:
         """Mean milliseconds per frame of the stages that ran, in their order."""

@@ -1,7 +1,8 @@
-"""The two threads beside the main one: `Ahead` reads frames before they are needed, `Behind` writes after them.
+"""The threads beside the main one: `Ahead` reads frames before they are needed, `abreast` works on several at a time,
+`Behind` writes after them.
 
-Both hold at most `DEPTH` items, hand an error of their thread to the main thread, and always end: no call blocks on a
-queue that nobody empties.
+The queues hold at most `DEPTH` items, hand an error of their thread to the main thread, and always end: no call blocks
+on a queue that nobody empties.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 DEPTH = 2
 _POLL_S = 0.05  # how soon a thread that waits notices that it should stop
 
@@ -59,6 +63,25 @@ class Ahead(Generic[T]):
                 self._queue.put(item, timeout=_POLL_S)
                 return True
         return False
+
+
+def abreast(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[tuple[T, R]]:
+    """Each item with `work(item)`, in order, made by several threads at a time.
+
+    Raises:
+        the error of `work` or of `items`; what is under way is finished first, what waits is forgotten.
+    """
+    pool = ThreadPoolExecutor(threads, "network")
+    pending: deque[tuple[T, Future[R]]] = deque()
+    try:
+        for item in items:
+            pending.append((item, pool.submit(work, item)))
+            if len(pending) > threads:
+                yield pending[0][0], pending.popleft()[1].result()
+        while pending:
+            yield pending[0][0], pending.popleft()[1].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Behind(Generic[T]):
