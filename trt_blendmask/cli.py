@@ -254,7 +254,7 @@ def _add_predict(verb: AddVerb) -> None:
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, ...")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the overlays")
     p.add_argument("--json", type=Path, metavar="F", help="COCO results (default: DIR/results.json)")
-    p.add_argument("--score", type=_fraction, metavar="S", help="leave out what scores less")
+    p.add_argument("--score", type=_fraction, default=0.5, metavar="S", help="leave out what scores less (0.5)")
     p.add_argument(
         "--paste",
         choices=["exact", "reference"],
@@ -275,7 +275,7 @@ def _add_run(verb: AddVerb) -> None:
     p.add_argument("source", metavar="SOURCE", help="video file, image folder, image, or synthetic:conveyor")
     p.add_argument("--save", type=Path, metavar="F.mp4", help="overlay video (H.264)")
     p.add_argument("--json", type=Path, metavar="F.jsonl", help="one line per frame")
-    p.add_argument("--score", type=_fraction, metavar="S", help="leave out what scores less")
+    p.add_argument("--score", type=_fraction, default=0.5, metavar="S", help="leave out what scores less (0.5)")
     p.add_argument("--max-frames", type=_positive, metavar="N", help="stop after so many")
     p.set_defaults(verb=_run)
 
