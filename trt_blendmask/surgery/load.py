@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import onnx
 import onnx.inliner
 import onnx.version_converter
 
+from trt_blendmask import __version__
 from trt_blendmask.errors import DataError
 from trt_blendmask.files import atomic_output, existing_file
 from trt_blendmask.structures import METADATA_KEY, ModelSpec
@@ -48,7 +48,7 @@ def save(model: onnx.ModelProto, spec: ModelSpec, output: Path) -> int:
     Raises:
         OutputError: cannot be written. DataError: over protobuf's 2 GiB.
     """
-    model.producer_name, model.producer_version = PRODUCER, _version()
+    model.producer_name, model.producer_version = PRODUCER, __version__
     del model.metadata_props[:]
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, spec.to_json()
@@ -120,10 +120,3 @@ def _at_opset_17(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             f"'{path}' has opset {opset} and cannot be brought to {OPSET}: {str(error).splitlines()[0]}. "
             "Type: trt-blendmask export CHECKPOINT --config YAML -o raw.onnx"
         ) from error
-
-
-def _version() -> str:
-    try:
-        return version(PRODUCER)
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"
