@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trt_blendmask.coco import run_lengths
 from trt_blendmask.errors import OutputError, TrtBlendMaskError, UsageError
 from trt_blendmask.files import atomic_output, cannot_write
+from trt_blendmask.paste import Patch
 from trt_blendmask.runtime.sinks import VideoSink
 from trt_blendmask.synthetic import CLASS_NAMES, Conveyor, Scene, render_scene
 
@@ -98,12 +100,8 @@ def _check_video(options: argparse.Namespace, size: tuple[int, int]) -> None:
 
 def rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """COCO run lengths, uncompressed: ``mask`` bool [H,W] down the columns, zeros first."""
-    flat = np.concatenate(([False], mask.ravel(order="F"), [False]))
-    edges = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate(([0], edges, [mask.size])))
-    if mask.size and edges.size and edges[-1] == mask.size:
-        counts = counts[:-1]  # the last run reaches the end
-    return {"counts": [int(c) for c in counts], "size": [int(mask.shape[0]), int(mask.shape[1])]}
+    height, width = mask.shape
+    return {"counts": run_lengths(Patch(0, 0, mask), (width, height)).tolist(), "size": [height, width]}
 
 
 def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
