@@ -62,7 +62,7 @@ def test_the_examples_in_the_help_parse() -> None:
     for verb in VERBS:
         text = command(verb, "--help").stdout
         for line in re.findall(r"^  trt-blendmask (.*)$", text.split("examples:")[1], re.MULTILINE):
-            args = cli._parser().parse_args(shlex.split(line))
+            args = cli.make_parser().parse_args(shlex.split(line))
             assert callable(args.verb)
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import onnx
 import onnx_graphsurgeon as gs
-import onnxruntime
 
-from trt_blendmask.errors import DataError, TrtBlendMaskError
+from trt_blendmask.errors import TrtBlendMaskError
 from trt_blendmask.files import check_outputs
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.images import rewrite_images
@@ -18,13 +17,12 @@ from trt_blendmask.surgery.nms import append_nms
 from trt_blendmask.surgery.options import SurgeryOptions
 from trt_blendmask.surgery.outputs import append_outputs
 from trt_blendmask.surgery.raw_head import RawHead, find_raw_head
+from trt_blendmask.surgery.read_graph import fold_constants, free_names, read_graph
 from trt_blendmask.surgery.report import StepOutcome, SurgeryReport
 from trt_blendmask.surgery.selection import append_selection
 from trt_blendmask.surgery.sparse_top import append_dense_top, append_sparse_top, find_top_layer
 from trt_blendmask.surgery.spec import resolve_spec
 from trt_blendmask.surgery.tail_native import append_tail
-
-RESERVED = ("images", "count", "boxes", "scores", "classes", "masks")
 
 
 class _Steps:
@@ -45,11 +43,11 @@ def perform(raw: Path, output: Path, options: SurgeryOptions) -> SurgeryReport:
     """See `trt_blendmask.surgery.operate`."""
     check_outputs([output], [raw] if options.config is None else [raw, options.config])
     model = load_raw(raw)
-    graph = _import(model, raw)
+    graph = read_graph(model, raw)
     head = find_raw_head(graph)
     spec, source = resolve_spec(model, head, options)
     before = count_macs(model)
-    _free_names(graph)
+    free_names(graph)
     steps = _Steps(graph)
     sizes = "/".join(str(level.stride) for level in head.levels)
     steps.done(
@@ -57,7 +55,8 @@ def perform(raw: Path, output: Path, options: SurgeryOptions) -> SurgeryReport:
         f"{len(head.levels)} levels of strides {sizes}, K {head.num_bases}, M {head.attention_size}, "
         f"{head.num_classes} classes; {source}",
     )
-    _fold(graph, steps)
+    if fold_constants(graph):
+        steps.done("constants", "arithmetic on shapes became constants")
     steps.done("images", rewrite_images(graph, head, spec))
     _append_all(graph, head, spec, steps)
     graph.cleanup(remove_unused_graph_inputs=True).toposort()
@@ -90,40 +89,6 @@ def _append_all(graph: gs.Graph, head: RawHead, spec: ModelSpec, steps: _Steps) 
     steps.done("tail", f"native: {head.num_bases} bases in {slots} unclipped boxes of {r} x {r}, attention {m} x {m}")
     graph.outputs = append_outputs(graph, kept, masks, spec)
     steps.done("outputs", f"count, boxes, scores, classes, masks ({spec.mask_dtype})")
-
-
-def _import(model: onnx.ModelProto, path: Path) -> gs.Graph:
-    try:
-        onnx.checker.check_model(model)
-        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        graph = gs.import_onnx(inferred)
-    except Exception as error:  # onnx raises several kinds, some from C++
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise DataError(
-            f"'{path}' is an ONNX file that does not hold together: {reason.rstrip('.')}. "
-            "Type: trt-blendmask export CHECKPOINT --config YAML -o raw.onnx"
-        ) from error
-    graph.name = "blendmask"
-    weights = {tensor.name for tensor in model.graph.initializer}  # older exporters list weights as inputs too
-    graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in weights]
-    return graph
-
-
-def _free_names(graph: gs.Graph) -> None:
-    for name, tensor in graph.tensors().items():
-        if name in RESERVED:
-            tensor.name = f"raw.{name}"
-
-
-def _fold(graph: gs.Graph, steps: _Steps) -> None:
-    """Shape arithmetic becomes constants: all shapes are known, and TensorRT parses less."""
-    if any(node.op in ("Shape", "Constant", "ConstantOfShape") for node in graph.nodes):
-        onnxruntime.set_default_logger_severity(4)  # it folds for us, and has remarks on the way
-        try:
-            graph.fold_constants().cleanup().toposort()
-        finally:
-            onnxruntime.set_default_logger_severity(2)
-        steps.done("constants", "arithmetic on shapes became constants")
 
 
 def _export(graph: gs.Graph) -> onnx.ModelProto:

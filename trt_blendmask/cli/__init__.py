@@ -1,0 +1,75 @@
+"""The command `trt-blendmask`: one verb per file, no logic of its own, nothing heavy imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from trt_blendmask.cli import demo, export, predict, run, surgery
+from trt_blendmask.cli.parser import empty_parser
+from trt_blendmask.console import Console, hold_standard_files
+from trt_blendmask.errors import OutputError, TrtBlendMaskError
+
+VERBS = (export, surgery, predict, run, demo)  # in the order of the pipeline
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code; `argv` is without the program's name."""
+    hold_standard_files()
+    args = make_parser().parse_args(argv)
+    console = Console(-1 if args.quiet else args.verbose)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said once, by us
+    _stop_cleanly_on_signals()
+    try:
+        args.verb(args, console)
+        return 0
+    except TrtBlendMaskError as error:
+        if args.debug:
+            raise
+        console.error(error.exit_code, str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.error(130, "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
+        return 130
+    except BrokenPipeError:
+        _drop_output()  # the reader went away: nobody to tell
+        return OutputError.exit_code
+    except Exception as error:
+        if args.debug:
+            raise
+        code = OutputError.exit_code if isinstance(error, OSError) else TrtBlendMaskError.exit_code
+        _drop_output()
+        fault = f"{type(error).__name__}: {error}".splitlines()[0]
+        console.error(code, f"{fault}. Run the same command with --debug for the whole story.")
+        return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser, add_verb = empty_parser()
+    for verb in VERBS:
+        verb.add(add_verb)
+    return parser
+
+
+def _stop_cleanly_on_signals() -> None:
+    """`kill`, a shutdown or a closed terminal end the work as Ctrl-C does: files are finished or removed."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's and a host's stay
+            signal.signal(number, signal.default_int_handler)
+
+
+def _drop_output() -> None:
+    """Forget what standard output still holds and cannot write, or Python would try again at its end, noisily."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

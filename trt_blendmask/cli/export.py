@@ -1,0 +1,38 @@
+"""The verb `export`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from trt_blendmask.cli import values
+from trt_blendmask.cli.parser import AddVerb
+from trt_blendmask.console import Console
+
+
+def add(verb: AddVerb) -> None:
+    p = verb(
+        "export",
+        "read a checkpoint and write its raw-head ONNX (no torch, nothing in the file is executed)",
+        "  trt-blendmask export model_final.pth --config R_50_3x.yaml -o raw.onnx\n"
+        "  trt-blendmask export model.safetensors --config my.yaml --input-size 576x928",
+    )
+    p.add_argument("checkpoint", type=Path, metavar="CKPT", help=".pth or .safetensors with AdelaiDet's key names")
+    p.add_argument(
+        "--config", type=Path, required=True, metavar="YAML", help="the AdelaiDet config it was trained with"
+    )
+    p.add_argument("-o", "--output", type=Path, default=Path("raw.onnx"), metavar="F", help="default: %(default)s")
+    p.add_argument("--input-size", type=values.size, metavar="HxW", help="multiples of 32; default: from the config")
+    p.add_argument("--batch", type=values.positive, default=1, metavar="N", help="images per inference (default: 1)")
+    p.set_defaults(verb=_perform)
+
+
+def _perform(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.export import export_onnx
+
+    report = export_onnx(args.checkpoint, args.config, args.output, args.input_size, args.batch)
+    for key in report.ignored_keys:
+        console.detail(f"  not needed at inference: {key}")
+    console.say(report.summary())
+    console.say(f"Next: trt-blendmask surgery {shlex.quote(str(report.output))} -o model.onnx")

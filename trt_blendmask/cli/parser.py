@@ -1,0 +1,52 @@
+"""The flags every verb takes, and the parser the verbs are hung into."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from trt_blendmask import __version__
+
+AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
+
+EXIT_CODES = """exit codes:
+  0 done            2 usage            65 bad data         66 no such input
+  69 source unavailable   70 internal fault   74 input/output error   77 not trusted
+  130 stopped by Ctrl-C, SIGTERM or SIGHUP (a run so stopped finishes its files: 0)"""
+
+
+def _common() -> argparse.ArgumentParser:
+    """The flags every verb takes, before or after its name; new objects each time: `set_defaults` writes into them."""
+    common = argparse.ArgumentParser(add_help=False)
+    noise = common.add_mutually_exclusive_group()
+    hidden = argparse.SUPPRESS  # so that a verb's absent flag does not overwrite one given before the verb
+    noise.add_argument("-v", "--verbose", action="count", default=hidden, help="say more")
+    noise.add_argument("-q", "--quiet", action="store_true", default=hidden, help="say nothing but errors")
+    common.add_argument("--debug", action="store_true", default=hidden, help="show the traceback of an error")
+    return common
+
+
+def empty_parser() -> tuple[argparse.ArgumentParser, AddVerb]:
+    """The parser, and the function that hangs a verb into it: name, what it does, examples."""
+    parser = argparse.ArgumentParser(
+        prog="trt-blendmask",
+        description="BlendMask instance segmentation, from a trained checkpoint to masks on a video.",
+        epilog=EXIT_CODES,
+        parents=[_common()],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(verbose=0, quiet=False, debug=False)
+    parser.add_argument("--version", action="version", version=f"trt-blendmask {__version__}")
+    verbs = parser.add_subparsers(title="verbs, in the order of the pipeline", metavar="VERB", required=True)
+
+    def verb(name: str, does: str, examples: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name,
+            help=does,
+            description=f"{does[0].upper()}{does[1:]}.",
+            epilog=f"examples:\n{examples}\n\n{EXIT_CODES}",
+            parents=[_common()],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    return parser, verb

@@ -1,0 +1,38 @@
+"""The verb `predict`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trt_blendmask.cli import values
+from trt_blendmask.cli.parser import AddVerb
+from trt_blendmask.console import Console
+
+
+def add(verb: AddVerb) -> None:
+    p = verb(
+        "predict",
+        "find the instances in pictures; write overlays and COCO results",
+        "  trt-blendmask predict model.onnx part.jpg -o predictions\n"
+        "  trt-blendmask predict model.onnx *.png -o predictions --json results.json --score 0.5",
+    )
+    p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX")
+    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, ...")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the overlays")
+    p.add_argument("--json", type=Path, metavar="F", help="COCO results (default: DIR/results.json)")
+    p.add_argument("--score", type=values.fraction, default=0.5, metavar="S", help="leave out what scores less (0.5)")
+    p.add_argument(
+        "--paste",
+        choices=["exact", "reference"],
+        default="exact",
+        help="exact: geometrically right at the frame's border; reference: as AdelaiDet does (default: exact)",
+    )
+    p.set_defaults(verb=_perform)
+
+
+def _perform(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.runtime.predict import predict
+
+    report = predict(args.model, args.images, args.output, args.json, args.score, args.paste)
+    console.say(report.summary())

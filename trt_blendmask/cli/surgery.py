@@ -1,0 +1,69 @@
+"""The verb `surgery`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from trt_blendmask.cli import values
+from trt_blendmask.cli.parser import AddVerb
+from trt_blendmask.console import Console
+
+
+def add(verb: AddVerb) -> None:
+    p = verb(
+        "surgery",
+        "turn a raw-head ONNX (ours or AdelaiDet's) into the deployable ONNX: frames in, masks out",
+        "  trt-blendmask surgery raw.onnx -o model.onnx\n"
+        "  trt-blendmask surgery adelaidet.onnx --config RT_R_50.yaml --max-detections 50 --mask-dtype uint8",
+    )
+    p.add_argument("raw", type=Path, metavar="RAW", help="raw-head ONNX")
+    p.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), metavar="F", help="default: %(default)s")
+    p.add_argument("--tail", choices=["native"], default="native", help="what blends the masks (default: native)")
+    p.add_argument(
+        "--top",
+        choices=["sparse", "dense"],
+        default="sparse",
+        help="where the attention is computed: at the kept locations only, or everywhere (default: sparse)",
+    )
+    p.add_argument(
+        "--max-detections", type=values.positive, metavar="D", help="detection slots (default: the config's, 100)"
+    )
+    p.add_argument(
+        "--score-threshold",
+        type=values.fraction,
+        metavar="T",
+        help="on class x centerness, before the square root (default: the config's, 0.05)",
+    )
+    p.add_argument(
+        "--nms-threshold", type=float, metavar="T", help="IoU; 0 or less: no suppression (default: the config's, 0.6)"
+    )
+    p.add_argument(
+        "--input",
+        choices=["uint8", "float32"],
+        default="uint8",
+        help="uint8 BGR frames, or normalised float32 planes (default: uint8)",
+    )
+    p.add_argument("--mask-dtype", choices=["float32", "float16", "uint8"], default="float32", help="default: float32")
+    p.add_argument("--config", type=Path, metavar="YAML", help="for a file that carries no metadata of ours")
+    p.set_defaults(verb=_perform)
+
+
+def _perform(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.surgery import SurgeryOptions, operate
+
+    options = SurgeryOptions(
+        tail=args.tail,
+        top=args.top,
+        max_detections=args.max_detections,
+        score_threshold=args.score_threshold,
+        nms_threshold=args.nms_threshold,
+        input_dtype=args.input,
+        mask_dtype=args.mask_dtype,
+        config=args.config,
+    )
+    report = operate(args.raw, args.output, options)
+    for line in report.lines():
+        console.say(line)
+    console.say(f"Next: trt-blendmask predict {shlex.quote(str(report.output))} IMAGE -o predictions")
