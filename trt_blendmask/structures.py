@@ -54,7 +54,7 @@ class ModelSpec:
         nms_threshold: class-wise IoU bound; <= 0 means no suppression. pre_nms_topk: candidates kept per level.
         max_detections: D, detection slots per image.
         pixel_mean, pixel_std: of B, G, R.
-        input_dtype, mask_dtype, top, tail: what surgery chose; empty in a raw-head file.
+        input_dtype, mask_dtype, top, nms, tail: what surgery chose; empty in a raw-head file.
     """
 
     kind: str
@@ -78,6 +78,7 @@ class ModelSpec:
     input_dtype: str = ""
     mask_dtype: str = ""
     top: str = ""
+    nms: str = ""
     tail: str = ""
 
     def __post_init__(self) -> None:
@@ -95,8 +96,9 @@ class ModelSpec:
             self.attention_interpolation,
         )
         _require(0 <= self.score_threshold < 1, "score_threshold", "in [0, 1)", self.score_threshold)
-        _require(len(self.pixel_mean) == 3, "pixel_mean", "three values", self.pixel_mean)
-        _require(len(self.pixel_std) == 3 and min(self.pixel_std) > 0, "pixel_std", "three values > 0", self.pixel_std)
+        mean, std = self.pixel_mean, self.pixel_std
+        _require(len(mean) == 3 and all(0 <= v <= 255 for v in mean), "pixel_mean", "three values from 0 to 255", mean)
+        _require(len(std) == 3 and all(0 < v < 1e9 for v in std), "pixel_std", "three values > 0", std)
 
     @property
     def num_classes(self) -> int:
@@ -120,7 +122,7 @@ class ModelSpec:
                 raise DataError(f"The model's metadata has unknown keys {unknown}: update trt-blendmask.")
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             return ModelSpec(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"The model's '{METADATA_KEY}' metadata cannot be read: {error}.") from error
 
 

@@ -29,6 +29,7 @@ class Config:
     cls_convs: int
     box_convs: int
     head_norm: str
+    use_scale: bool
     sizes_of_interest: tuple[int, ...]
     radius: float
     score_threshold: float
@@ -56,8 +57,8 @@ class Config:
         blend, proto = model["BLENDMASK"], model["BASIS_MODULE"]
         if model.get("META_ARCHITECTURE") != "BlendMask" or res["DEPTH"] not in BLOCKS:
             raise ValueError(f"{path}: expected a BlendMask on a ResNet of depth {sorted(BLOCKS)}")
-        if fcos.get("USE_SCALE", True) or not fcos.get("THRESH_WITH_CTR", False):
-            raise ValueError(f"{path}: expected FCOS.USE_SCALE False and THRESH_WITH_CTR True")
+        if not fcos.get("THRESH_WITH_CTR", False):
+            raise ValueError(f"{path}: expected FCOS.THRESH_WITH_CTR True")
         top_levels = fcos.get("TOP_LEVELS", 2)
         return Config(
             depth=res["DEPTH"],
@@ -73,7 +74,8 @@ class Config:
             share_convs=fcos.get("NUM_SHARE_CONVS", 0),
             cls_convs=fcos.get("NUM_CLS_CONVS", 4),
             box_convs=fcos.get("NUM_BOX_CONVS", 4),
-            head_norm=fcos.get("NORM", "GN"),
+            head_norm=fcos.get("NORM", "GN").replace("none", ""),
+            use_scale=fcos.get("USE_SCALE", True),
             sizes_of_interest=tuple(fcos.get("SIZES_OF_INTEREST", (64, 128, 256, 512))),
             radius=fcos.get("POS_RADIUS", 1.5),
             score_threshold=fcos.get("INFERENCE_TH_TEST", 0.05),

@@ -36,14 +36,16 @@ class FrozenBatchNorm(nn.Module):
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
-    """FrozenBN, BN or SyncBN (one machine: the same), GN with 32 groups."""
+    """FrozenBN, BN or SyncBN (one machine: the same), GN with 32 groups, or "" for none."""
     if kind == "FrozenBN":
         return FrozenBatchNorm(channels)
     if kind in ("BN", "SyncBN"):
         return nn.BatchNorm2d(channels)
     if kind == "GN":
         return nn.GroupNorm(32, channels)
-    raise ValueError(f"NORM {kind!r}: expected FrozenBN, BN, SyncBN or GN")
+    if kind == "":
+        return nn.Identity()
+    raise ValueError(f"NORM {kind!r}: expected FrozenBN, BN, SyncBN, GN or an empty one")
 
 
 class ConvNorm(nn.Conv2d):
@@ -164,7 +166,7 @@ class FeaturePyramid(nn.Module):
 
 
 class Tower(nn.ModuleList):
-    """(conv3x3, norm, ReLU) * count, shared by all levels; NORM BN keeps one batch norm per level."""
+    """(conv3x3, norm, ReLU) * count, shared by all levels; NORM BN keeps one batch norm per level, none is left out."""
 
     def __init__(self, channels: int, count: int, norm: str, levels: int) -> None:
         super().__init__()
@@ -172,16 +174,26 @@ class Tower(nn.ModuleList):
             conv = nn.Conv2d(channels, channels, 3, padding=1)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(conv.bias)
-            per_level = norm in ("BN", "SyncBN")
-            norms: nn.Module = make_norm(norm, channels)
-            if per_level:
-                norms = nn.ModuleList(make_norm(norm, channels) for _ in range(levels))
-            self.extend([conv, norms, nn.ReLU()])
+            norms: list[nn.Module] = [make_norm(norm, channels)] if norm else []
+            if norm in ("BN", "SyncBN"):
+                norms = [nn.ModuleList(make_norm(norm, channels) for _ in range(levels))]
+            self.extend([conv, *norms, nn.ReLU()])
 
     def run(self, x: Tensor, level: int) -> Tensor:
         for module in self:
             x = module[level](x) if isinstance(module, nn.ModuleList) else module(x)
         return x
+
+
+class Scale(nn.Module):
+    """One learned factor (USE_SCALE: one for the distances of each level)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
 
 
 class FCOSHead(nn.Module):
@@ -194,6 +206,7 @@ class FCOSHead(nn.Module):
         self.cls_logits = nn.Conv2d(channels, cfg.num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(channels, 4, 3, padding=1)
         self.ctrness = nn.Conv2d(channels, 1, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() if cfg.use_scale else nn.Identity() for _ in range(levels))
         # A rectified distance must not start at 0: there it has no gradient. Two strides suit a median part.
         for conv, bias in ((self.cls_logits, -math.log(99.0)), (self.bbox_pred, 2.0), (self.ctrness, 0.0)):
             nn.init.normal_(conv.weight, std=0.01)
@@ -203,7 +216,7 @@ class FCOSHead(nn.Module):
         shared = self.share_tower.run(feature, level)
         tower = self.bbox_tower.run(shared, level)
         logits = self.cls_logits(self.cls_tower.run(shared, level))
-        return logits, F.relu(self.bbox_pred(tower)), self.ctrness(tower), tower
+        return logits, F.relu(self.scales[level](self.bbox_pred(tower))), self.ctrness(tower), tower
 
 
 def conv_block(cin: int, cout: int, norm: str, kernel: int = 3) -> nn.Sequential:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import pickle
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from trt_blendmask.export import assemble, read_config
+from trt_blendmask.export.reader import Checkpoint
+from trt_blendmask.export.weights import Weights
 
 SMALL: dict[str, Any] = {
     "META_ARCHITECTURE": "BlendMask",
@@ -60,42 +59,49 @@ def small_config(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def torch_model() -> ModuleType:
-    """The sample's PyTorch BlendMask: an implementation that shares nothing with export."""
-    pytest.importorskip("torch")
-    folder = ROOT / "samples" / "conveyor"
-    spec = importlib.util.spec_from_file_location("conveyor_model_oracle", folder / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
+class _Drawn(Weights):
+    """Weights that are drawn when the exporter asks for them: whatever a configuration needs, it gets."""
+
+    def __init__(self) -> None:
+        super().__init__(Checkpoint(Path("none"), {}, ()), "none")
+        self.random = np.random.default_rng(7)
+        self.state: dict[str, np.ndarray] = {}
+
+    def take(self, key: str, shape: tuple[int, ...], why: str) -> Any:  # noqa: ARG002
+        if key not in self.state:
+            size = (2 / np.prod(shape[1:])) ** 0.5 if len(shape) == 4 else 0.3
+            value = self.random.normal(1.0 if len(shape) == 1 and key.endswith("weight") else 0.0, size, shape)
+            if key.endswith(("running_var", "scale")):
+                value = self.random.uniform(0.5, 2, shape)
+            if "offset" in key:  # a pixel or two, so that most taps stay inside the small picture
+                value = value / 8
+            self.state[key] = value.astype(np.float32)
+        return self.state[key]
+
+    def channels(self, key: str, usual: int) -> int:  # noqa: ARG002
+        return usual // 4
+
+    def finish(self) -> tuple[str, ...]:
+        return ()
 
 
 @pytest.fixture
-def random_network(torch_model: ModuleType) -> Callable[[Path], Any]:
-    """A network of a config in float64 with every weight, norm vector and statistic random."""
-    import torch
+def random_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Writes a checkpoint of a config with every weight, norm vector and statistic random; `changes` by key."""
 
-    def make(config: Path) -> Any:
-        torch.manual_seed(7)
-        network = torch_model.BlendMask(torch_model.Config.read(config)).eval()
-        for key, value in network.state_dict().items():
-            if key.endswith("running_var"):
-                value.uniform_(0.5, 2.0)
-            elif value.ndim == 1:
-                value.normal_(1.0 if key.endswith("weight") else 0.0, 0.3)
-            elif value.ndim == 4:
-                value.normal_(0.0, (2.0 / value[0].numel()) ** 0.5)
-        return network.double()
+    def write(config: Path, changes: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None) -> Path:
+        from safetensors.numpy import save_file
 
-    return make
+        drawn, settings = _Drawn(), read_config(config)
+        with monkeypatch.context() as patch:
+            patch.setattr(assemble, "Weights", lambda *_: drawn)
+            assemble.build_model(Checkpoint(Path("none"), {}, ()), settings, settings.model_spec())
+        changed = {key: change(drawn.state[key]) for key, change in (changes or {}).items()}
+        path = tmp_path / "random.safetensors"
+        save_file({**drawn.state, **changed}, path)
+        return path
+
+    return write
 
 
 @pytest.fixture

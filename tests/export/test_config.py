@@ -44,7 +44,7 @@ def test_coco_names_where_the_data_set_says_so(reference: Path) -> None:
 
 def test_framework_defaults(write: Callable[..., Path]) -> None:
     config = read_config(write(MINIMAL))
-    assert (config.resnet.depth, config.resnet.norm, config.resnet.res2_channels) == (50, "FrozenBN", 256)
+    assert (config.backbone.depth, config.backbone.norm, config.backbone.res2_channels) == (50, "FrozenBN", 256)
     assert (config.head.cls_convs, config.head.box_convs, config.head.use_scale) == (4, 4, True)
     assert (config.strides, config.thresh_with_ctr) == ((8, 16, 32, 64, 128), False)
     assert (config.basis.channels, config.basis.convs, config.basis.norm) == (128, 3, "SyncBN")
@@ -90,9 +90,10 @@ def test_sizes_that_do_not_fit_get_the_nearest(
 
 
 UNSUPPORTED: dict[str, tuple[str, str]] = {
-    "backbone": ("BACKBONE: {NAME: build_fcos_dla_fpn_backbone}", "MODEL.BACKBONE.NAME: 'build_fcos_dla_fpn"),
+    "backbone": ("BACKBONE: {NAME: build_fcos_vovnet_fpn_backbone}", "MODEL.BACKBONE.NAME: 'build_fcos_vovnet_fpn"),
+    "DLA": ("BACKBONE: {NAME: build_fcos_dla_fpn_backbone}, DLA: {CONV_BODY: DLA60}", "MODEL.DLA.CONV_BODY: 'DLA60'"),
     "mobile": ("MOBILENET: true", "MODEL.MOBILENET: True"),
-    "deformable": ("RESNETS: {DEFORM_ON_PER_STAGE: [false, true, true, true]}", "DEFORM_ON_PER_STAGE"),
+    "deformable": ("RESNETS: {DEPTH: 34, DEFORM_ON_PER_STAGE: [false, true, true, true]}", "DEFORM_ON_PER_STAGE"),
     "depth": ("RESNETS: {DEPTH: 152}", "MODEL.RESNETS.DEPTH: 152"),
     "dilation": ("RESNETS: {RES5_DILATION: 2}", "RES5_DILATION: 2"),
     "stages": ("FPN: {IN_FEATURES: [res2, res3]}", r"MODEL.FPN.IN_FEATURES: \['res2', 'res3'\]"),
@@ -214,4 +215,4 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
 def test_the_bundled_config_reads() -> None:
     config: Any = read_config(CONFIG)
     config.check_exportable()
-    assert (config.resnet.depth, config.head.norm, config.num_classes) == (18, "BN", len(config.class_names))
+    assert (config.backbone.depth, config.head.norm, config.num_classes) == (18, "BN", len(config.class_names))

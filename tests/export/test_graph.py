@@ -17,8 +17,10 @@ from trt_blendmask.errors import DataError, InputMissingError, OutputError, Usag
 from trt_blendmask.export import ExportReport, export_onnx
 from trt_blendmask.export.reader import read_checkpoint
 from trt_blendmask.structures import METADATA_KEY, ModelSpec
+from trt_blendmask.surgery.macs import count_macs
 
 SIZE = (64, 96)
+HEAD = "proposal_generator.fcos_head"
 
 
 @pytest.fixture
@@ -107,18 +109,70 @@ def test_shared_weights_are_stored_once(
 
 
 def test_batch_norm_per_level_shares_the_convolution(
-    small_config: Callable[..., Path], random_network: Callable[[Path], Any], tmp_path: Path
+    small_config: Callable[..., Path], random_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    import torch
-
     config = small_config()
-    torch.save(random_network(config).state_dict(), tmp_path / "x.pth")
-    graph = onnx.load(export_onnx(tmp_path / "x.pth", config, tmp_path / "x.onnx").output).graph
+    graph = onnx.load(export_onnx(random_checkpoint(config), config, tmp_path / "x.onnx").output).graph
     assert not [n for n in graph.node if n.op_type == "BatchNormalization"]
     convolutions = {n.name: list(n.input) for n in graph.node if n.op_type == "Conv"}
     assert len({convolutions[f"head.{level}.share_tower.1"][1] for level in ("P3", "P4", "P5")}) == 1
     names = {i.name for i in graph.initializer}
     assert {"head.P3.share_tower.1.norm.weight", "head.P5.share_tower.1.norm.bias"} <= names
+
+
+WIDE = dict.fromkeys(("STEM_OUT_CHANNELS", "RES2_OUT_CHANNELS", "WIDTH_PER_GROUP"), 32)
+DEFORMABLE = {"DEPTH": 50, "DEFORM_ON_PER_STAGE": [False, True, True, True], "DEFORM_INTERVAL": 2}
+FORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "basic blocks, batch norm per level": {},
+    "bottlenecks, P6 and P7, group norm, scales": {
+        "RESNETS": {"DEPTH": 50, "NORM": "GN", **WIDE},
+        "FCOS": {"TOP_LEVELS": 2, "NORM": "GN", "USE_SCALE": True, "NUM_CLS_CONVS": 1, "NUM_BOX_CONVS": 1},
+        "FPN": {"NORM": "GN"},
+    },
+    "DLA-34, no towers": {
+        "BACKBONE": {"NAME": "build_fcos_dla_fpn_backbone"},
+        "FPN": {"IN_FEATURES": ["level3", "level4", "level5"]},
+        "FCOS": {"NUM_SHARE_CONVS": 0},
+        "BASIS_MODULE": {"NUM_CONVS": 0, "IN_FEATURES": ["p3"]},
+    },
+    "DCNv2": {"RESNETS": {**DEFORMABLE, "DEFORM_MODULATED": True, "DEFORM_NUM_GROUPS": 2}},
+    "DCNv1 and deformable towers": {
+        "RESNETS": {**DEFORMABLE, "STRIDE_IN_1X1": False, "NUM_GROUPS": 2, "WIDTH_PER_GROUP": 2},
+        "FCOS": {"USE_DEFORMABLE": True, "NUM_CLS_CONVS": 1, "NUM_BOX_CONVS": 2},
+    },
+}
+
+
+@pytest.mark.parametrize("deform", ["native", "op"])
+@pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS.keys())
+def test_nothing_is_dead_or_there_twice(
+    changes: dict[str, dict[str, Any]],
+    deform: str,
+    small_config: Callable[..., Path],
+    random_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    config = small_config(changes)
+    # Biases as a network has them at the start: equal tensors under many names.
+    zeros = {f"{HEAD}.{key}.bias": np.zeros_like for key in ("cls_logits", "bbox_pred", "ctrness")}
+    zeros |= {f"backbone.fpn_output{level}.bias": np.zeros_like for level in (3, 4, 5) if "FPN" not in changes}
+    report = export_onnx(random_checkpoint(config, zeros), config, tmp_path / "x.onnx", deform=deform)
+    model = onnx.load(report.output)
+    onnx.checker.check_model(model, full_check=True)
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    for node in reversed(graph.node):
+        assert needed & set(node.output), f"{node.name} leads to no output"
+        assert node.op_type != "Identity"
+        needed |= set(node.input)
+    assert {i.name for i in graph.initializer} <= needed
+    contents = [(i.data_type, tuple(i.dims), numpy_helper.to_array(i).tobytes()) for i in graph.initializer]
+    assert len(set(contents)) == len(contents)
+    stated = shapes([*graph.value_info, *graph.output])
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    assert stated == shapes([*inferred.value_info, *inferred.output])
+    counted = sum(count_macs(model).values())
+    assert counted == report.macs
 
 
 def test_same_inputs_same_bytes(sources: tuple[Path, Path], tmp_path: Path) -> None:
@@ -157,14 +211,12 @@ def test_a_yaml_for_another_network(reference: Path, sources: tuple[Path, Path],
 
 
 def test_a_deeper_checkpoint_than_the_yaml_says(
-    small_config: Callable[..., Path], random_network: Callable[[Path], Any], tmp_path: Path
+    small_config: Callable[..., Path], random_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """All that ResNet-18 asks for is in a ResNet-34, in the same shapes: what is left over must be seen."""
-    import torch
-
-    torch.save(random_network(small_config({"RESNETS": {"DEPTH": 34}})).state_dict(), tmp_path / "x.pth")
+    checkpoint = random_checkpoint(small_config({"RESNETS": {"DEPTH": 34}}))
     with pytest.raises(DataError, match=r"no layer for backbone\.bottom_up\.res2\.2\.conv1"):
-        export_onnx(tmp_path / "x.pth", small_config(), tmp_path / "x.onnx")
+        export_onnx(checkpoint, small_config(), tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize(
@@ -180,41 +232,31 @@ def test_weights_that_cannot_be(
     value: float,
     words: str,
     small_config: Callable[..., Path],
-    random_network: Callable[[Path], Any],
+    random_checkpoint: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    import torch
-
     config = small_config()
-    state = random_network(config).state_dict()
-    state[key].view(-1)[0] = value
-    torch.save(state, tmp_path / "x.pth")
+    checkpoint = random_checkpoint(config, changes={key: lambda array: np.full(array.shape, value)})
     with pytest.raises(DataError, match=words):
-        export_onnx(tmp_path / "x.pth", config, tmp_path / "x.onnx")
+        export_onnx(checkpoint, config, tmp_path / "x.onnx")
     assert nothing_written(tmp_path)
 
 
 def test_integer_weights_are_refused(
-    small_config: Callable[..., Path], random_network: Callable[[Path], Any], tmp_path: Path
+    small_config: Callable[..., Path], random_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    import torch
-
     config = small_config()
-    state = random_network(config).state_dict()
-    state["top_layer.weight"] = state["top_layer.weight"].to(torch.int8)
-    torch.save(state, tmp_path / "x.pth")
+    checkpoint = random_checkpoint(config, changes={"top_layer.weight": lambda array: array.astype(np.int8)})
     with pytest.raises(DataError, match="int8"):
-        export_onnx(tmp_path / "x.pth", config, tmp_path / "x.onnx")
+        export_onnx(checkpoint, config, tmp_path / "x.onnx")
 
 
 def test_group_norm_needs_its_channels(
-    small_config: Callable[..., Path], random_network: Callable[[Path], Any], tmp_path: Path
+    small_config: Callable[..., Path], random_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    import torch
-
-    torch.save(random_network(small_config()).state_dict(), tmp_path / "x.pth")
+    checkpoint = random_checkpoint(small_config())
     with pytest.raises(DataError, match="multiple of 32"):
-        export_onnx(tmp_path / "x.pth", small_config({"BASIS_MODULE": {"NORM": "GN"}}), tmp_path / "x.onnx")
+        export_onnx(checkpoint, small_config({"BASIS_MODULE": {"NORM": "GN"}}), tmp_path / "x.onnx")
 
 
 def test_a_huge_network_is_refused_without_its_memory(sources: tuple[Path, Path], tmp_path: Path) -> None:

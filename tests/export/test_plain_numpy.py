@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from trt_blendmask.export import export_onnx
 
@@ -20,7 +21,8 @@ STEM, WIDTH, PYRAMID, CLASSES, K, M = 8, 8, 32, 3, 4, 3
 class Network:
     """Draws each weight when it is first used, so that the state dict is written down nowhere but here."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool) -> None:
+        self.plain = plain
         self.random = np.random.default_rng(11)
         self.state: dict[str, F64] = {}
 
@@ -28,7 +30,7 @@ class Network:
         if key not in self.state:
             if len(shape) == 4:
                 value = self.random.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
-            elif key.endswith("running_var"):
+            elif key.endswith(("running_var", "scale")):
                 value = self.random.uniform(0.5, 2, shape)
             else:
                 value = self.random.normal(1 if ".norm.weight" in key or ".1.weight" in key else 0, 0.3, shape)
@@ -74,11 +76,14 @@ class Network:
 
     def head(self, level: int, x: F64) -> dict[str, F64]:
         for layer in (0, 1):
-            x = self.conv(f"{HEAD}.share_tower.{3 * layer}", x, PYRAMID, 3)
-            x = relu(self.norm(f"{HEAD}.share_tower.{3 * layer + 1}.{level}", x))
+            x = self.conv(f"{HEAD}.share_tower.{(2 if self.plain else 3) * layer}", x, PYRAMID, 3)
+            x = relu(x if self.plain else self.norm(f"{HEAD}.share_tower.{3 * layer + 1}.{level}", x))
+        distances = self.conv(f"{HEAD}.bbox_pred", x, 4, 3)
+        if self.plain:
+            distances = distances * self.weight(f"{HEAD}.scales.{level}.scale", 1)
         return {
             f"P{3 + level}logits": self.conv(f"{HEAD}.cls_logits", x, CLASSES, 3),
-            f"P{3 + level}bbox_reg": relu(self.conv(f"{HEAD}.bbox_pred", x, 4, 3)),
+            f"P{3 + level}bbox_reg": relu(distances),
             f"P{3 + level}centerness": self.conv(f"{HEAD}.ctrness", x, 1, 3),
             f"P{3 + level}top_feats": self.conv("top_layer", x, K * M * M, 3),
         }
@@ -120,20 +125,23 @@ def save(state: dict[str, F64], path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["batch norm per level", "no norm, learned scales"])
 def test_heads_match_plain_numpy(
+    plain: bool,
     small_config: Callable[..., Path],
     tmp_path: Path,
     heads: Callable[..., dict[str, np.ndarray]],
     worst: Callable[..., float],
 ) -> None:
-    network = Network()
+    network = Network(plain)
     image = network.random.normal(0, 1, (3, 64, 96)).astype(np.float32)
     levels = network.pyramid(network.backbone(image.astype(np.float64)))
     expected = {"bases": network.bases(levels)[None]}
     for index, level in enumerate(levels):
         expected |= {name: value[None] for name, value in network.head(index, level).items()}
     save(network.state, tmp_path / "small.safetensors")
-    report = export_onnx(tmp_path / "small.safetensors", small_config(), tmp_path / "small.onnx")
+    config = small_config({"FCOS": {"NORM": "none", "USE_SCALE": True}} if plain else None)
+    report = export_onnx(tmp_path / "small.safetensors", config, tmp_path / "small.onnx")
     got = heads(report.output, image[None])
     assert set(got) == set(expected)
     assert worst(got, expected) <= 2e-5

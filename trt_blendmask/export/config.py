@@ -6,46 +6,37 @@ here as there. Two keys are ours: `CLASS_NAMES` (a list) and `INPUT.SIZE_HW` ([h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.export.backbone_config import DLAConfig, ResNetConfig, read_backbone, unsupported
 from trt_blendmask.export.class_names import COCO
-from trt_blendmask.export.yaml_tree import YamlTree, read_yaml_tree
+from trt_blendmask.export.norms import NORMS
+from trt_blendmask.export.presets import PRESETS, find_preset
+from trt_blendmask.export.yaml_tree import OPTS, Layer, YamlTree, parse_opts, read_yaml_chain
 from trt_blendmask.structures import ModelSpec
 
 MULTIPLE = 32  # the stride of P5: FPN adds its levels, so all must have whole sizes
 MAX_SIDE = 8192
-BATCH_NORMS = ("BN", "SyncBN", "NaiveSyncBN", "FrozenBN")
-GROUP_NORMS = ("GN", "NaiveGN")
-NORMS = ("", *BATCH_NORMS, *GROUP_NORMS)
-BACKBONE = "build_fcos_resnet_fpn_backbone"
-DEPTHS = (18, 34, 50, 101)
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    """MODEL.BACKBONE and MODEL.RESNETS. `unsupported` is a sentence where the network is not one we can export."""
-
-    depth: int
-    norm: str
-    stem_channels: int
-    res2_channels: int
-    groups: int
-    width_per_group: int
-    stride_in_1x1: bool
-    unsupported: str
+DATA_SETS = {"coco_": COCO, "pic_person_": ("person",)}  # class names by how the set's name begins
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """MODEL.FCOS: how many 3x3 convolutions in each tower, and their norm (batch norm: one per level)."""
+    """MODEL.FCOS: how many 3x3 convolutions in each tower, and their norm (batch norm: one per level).
+
+    deformable: the last convolution of the towers that are not shared is a DCNv2.
+    """
 
     share_convs: int
     cls_convs: int
     box_convs: int
     norm: str
     use_scale: bool
+    deformable: bool
 
 
 @dataclass(frozen=True)
@@ -63,11 +54,15 @@ class BlendMaskConfig:
     """A BlendMask configuration; the fields that `ModelSpec` has too mean the same there.
 
     Attributes:
+        source: where it comes from, for messages: "the YAML 'x.yaml'" or "the preset R_50_3x".
+        files: the YAML and its chain of bases; none for a preset.
         default_input_hw: INPUT.SIZE_HW, else (MIN_SIZE_TEST, MAX_SIZE_TEST) rounded up to multiples of 32.
         strides: of P3, P4, ...; top_levels of them (0, 1, 2) come from P5 by P6 and P7.
+        unsupported: a sentence where the network is not one that export can build, else "".
     """
 
-    path: Path
+    source: str
+    files: tuple[Path, ...]
     num_classes: int
     class_names: tuple[str, ...]
     default_input_hw: tuple[int, int]
@@ -89,14 +84,15 @@ class BlendMaskConfig:
     pixel_std: tuple[float, ...]
     fpn_channels: int
     fpn_norm: str
-    resnet: ResNetConfig
+    backbone: ResNetConfig | DLAConfig
+    unsupported: str
     head: HeadConfig
     basis: BasisConfig
 
     def check_exportable(self) -> None:
         """Raises DataError if the backbone is one that export cannot build (surgery needs no such check)."""
-        if self.resnet.unsupported:
-            raise DataError(self.resnet.unsupported)
+        if self.unsupported:
+            raise DataError(self.unsupported)
 
     def model_spec(self, input_hw: tuple[int, int] | None = None) -> ModelSpec:
         """The raw-head metadata for an input size in pixels (None: the default).
@@ -128,14 +124,45 @@ class BlendMaskConfig:
         )
 
 
-def read_config(path: Path) -> BlendMaskConfig:
-    """Read an AdelaiDet BlendMask YAML, whole or with its `_BASE_` chain; DLA and others too (see `check_exportable`).
+def read_config(path: Path | None = None, preset: str | None = None, opts: Sequence[str] = ()) -> BlendMaskConfig:
+    """Read a BlendMask configuration, whatever its backbone (see `check_exportable`).
+
+    Args:
+        path: AdelaiDet YAML, whole or with its `_BASE_` chain. preset: instead, the name of a published model.
+        opts: `KEY, VALUE, KEY, VALUE, ...` that win over it, as AdelaiDet's `--opts`.
 
     Raises:
+        UsageError: not one of path and preset, an unknown preset, or an option that is malformed or has no effect.
         InputMissingError: a file is not there. NotTrustedError: a `!!python` tag.
         DataError: not YAML, not a BlendMask, or a value that is out of range or has no counterpart here.
     """
-    tree = read_yaml_tree(path)
+    if (path is None) == (preset is None):
+        raise UsageError(
+            f"Expected {'one' if path is None else 'only one'} of --config YAML, which the network was trained with, "
+            "and --preset NAME, for a published model. Type: trt-blendmask zoo"
+        )
+    chain: dict[Path, dict[str, Any]] = {}
+    if path is not None:
+        chain, source = read_yaml_chain(path), f"the YAML '{path}'"
+        layers = [Layer(f"'{file}'", document) for file, document in chain.items()]
+    else:
+        name = find_preset(str(preset))
+        source = f"the preset {name}"
+        layers = [Layer(source, PRESETS[name], dotted=True)]
+    if opts:
+        layers.insert(0, Layer(OPTS, parse_opts(opts), dotted=True))
+    tree = YamlTree(tuple(layers))
+    config = _read(tree, source + (f" with {OPTS}" if opts else ""), tuple(chain))
+    tree.check_options()
+    return config
+
+
+def as_config(config: Path | BlendMaskConfig) -> BlendMaskConfig:
+    """What was read already, or the YAML at that path."""
+    return config if isinstance(config, BlendMaskConfig) else read_config(config)
+
+
+def _read(tree: YamlTree, source: str, files: tuple[Path, ...]) -> BlendMaskConfig:
     _check_kind(tree)
     top_levels = tree.integer("MODEL.FCOS.TOP_LEVELS", 2, 0, 2)
     num_classes = tree.integer("MODEL.FCOS.NUM_CLASSES", 80, 1, 10_000)
@@ -143,7 +170,8 @@ def read_config(path: Path) -> BlendMaskConfig:
     if min(std) <= 0:
         raise tree.refuse("MODEL.PIXEL_STD", std, "three numbers > 0")
     return BlendMaskConfig(
-        path=Path(path),
+        source=source,
+        files=files,
         num_classes=num_classes,
         class_names=_class_names(tree, num_classes),
         default_input_hw=_default_input_hw(tree),
@@ -153,7 +181,7 @@ def read_config(path: Path) -> BlendMaskConfig:
         attention_size=tree.integer("MODEL.BLENDMASK.ATTN_SIZE", 14, 1, 128),
         mask_size=tree.integer("MODEL.BLENDMASK.BOTTOM_RESOLUTION", 56, 1, 1024),
         spatial_scale=_spatial_scale(tree),
-        sampling_ratio=tree.integer("MODEL.BLENDMASK.POOLER_SAMPLING_RATIO", 1, 1, 16),
+        sampling_ratio=_sampling_ratio(tree),
         aligned=tree.choice("MODEL.BLENDMASK.POOLER_TYPE", "ROIAlignV2", ("ROIAlignV2", "ROIAlign")) == "ROIAlignV2",
         attention_interpolation=tree.choice("MODEL.BLENDMASK.TOP_INTERP", "bilinear", ("bilinear", "nearest")),
         score_threshold=tree.number("MODEL.FCOS.INFERENCE_TH_TEST", 0.05, 0.0, 0.999999),
@@ -165,7 +193,8 @@ def read_config(path: Path) -> BlendMaskConfig:
         pixel_std=std,
         fpn_channels=tree.integer("MODEL.FPN.OUT_CHANNELS", 256, 1, 8192),
         fpn_norm=tree.choice("MODEL.FPN.NORM", "", NORMS),
-        resnet=_resnet(tree),
+        backbone=read_backbone(tree),
+        unsupported=unsupported(tree),
         head=HeadConfig(
             share_convs=tree.integer("MODEL.FCOS.NUM_SHARE_CONVS", 0, 0, 64),
             cls_convs=tree.integer("MODEL.FCOS.NUM_CLS_CONVS", 4, 0, 64),
@@ -174,12 +203,13 @@ def read_config(path: Path) -> BlendMaskConfig:
                 "none", ""
             ),
             use_scale=tree.flag("MODEL.FCOS.USE_SCALE", True),
+            deformable=tree.flag("MODEL.FCOS.USE_DEFORMABLE", False),
         ),
         basis=BasisConfig(
             in_levels=_basis_levels(tree),
             channels=tree.integer("MODEL.BASIS_MODULE.CONVS_DIM", 128, 1, 8192),
             convs=tree.integer("MODEL.BASIS_MODULE.NUM_CONVS", 3, 0, 64),
-            norm=tree.choice("MODEL.BASIS_MODULE.NORM", "SyncBN", (*BATCH_NORMS, "GN")),
+            norm=tree.choice("MODEL.BASIS_MODULE.NORM", "SyncBN", NORMS),
         ),
     )
 
@@ -215,65 +245,6 @@ def _check_kind(tree: YamlTree) -> None:
     tree.choice("MODEL.BASIS_MODULE.NAME", "ProtoNet", ("ProtoNet",))
 
 
-def _unsupported(tree: YamlTree) -> str:
-    """The sentence for the first value that asks for a network that export has no layers for, else ""."""
-    stages = ("res3", "res4", "res5")
-    rules: tuple[tuple[str, object, tuple[object, ...], str], ...] = (
-        (
-            "MODEL.BACKBONE.NAME",
-            None,
-            (BACKBONE,),
-            f"{BACKBONE}: only ResNet can be exported so far",
-        ),
-        ("MODEL.MOBILENET", False, (False,), "False: only ResNet can be exported so far"),
-        (
-            "MODEL.BACKBONE.ANTI_ALIAS",
-            False,
-            (False,),
-            "False: anti-aliased ResNet cannot be exported so far",
-        ),
-        (
-            "MODEL.FCOS.USE_DEFORMABLE",
-            False,
-            (False,),
-            "False: deformable convolution cannot be exported so far",
-        ),
-        ("MODEL.RESNETS.DEPTH", 50, DEPTHS, f"one of {', '.join(map(str, DEPTHS))}"),
-        ("MODEL.RESNETS.RES5_DILATION", 1, (1,), "1"),
-        ("MODEL.RESNETS.OUT_FEATURES", stages, (stages,), "res3, res4, res5"),
-        ("MODEL.FPN.IN_FEATURES", stages, (stages,), "res3, res4, res5"),
-        ("MODEL.FPN.FUSE_TYPE", "sum", ("sum",), "sum"),
-    )
-    for key, default, accepted, expected in rules:
-        value = tree.get(key, default)
-        if (tuple(value) if isinstance(value, list) else value) not in accepted:
-            return str(tree.refuse(key, value, expected))
-    key = "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
-    deformable = tree.get(key, [False] * 4)
-    if not isinstance(deformable, (list, tuple)) or any(deformable):
-        return str(
-            tree.refuse(
-                key,
-                deformable,
-                "four times False: deformable convolution cannot be exported so far",
-            )
-        )
-    return ""
-
-
-def _resnet(tree: YamlTree) -> ResNetConfig:
-    return ResNetConfig(
-        depth=tree.integer("MODEL.RESNETS.DEPTH", 50, 1, 1000),
-        norm=tree.choice("MODEL.RESNETS.NORM", "FrozenBN", NORMS),
-        stem_channels=tree.integer("MODEL.RESNETS.STEM_OUT_CHANNELS", 64, 1, 8192),
-        res2_channels=tree.integer("MODEL.RESNETS.RES2_OUT_CHANNELS", 256, 1, 8192),
-        groups=tree.integer("MODEL.RESNETS.NUM_GROUPS", 1, 1, 1024),
-        width_per_group=tree.integer("MODEL.RESNETS.WIDTH_PER_GROUP", 64, 1, 8192),
-        stride_in_1x1=tree.flag("MODEL.RESNETS.STRIDE_IN_1X1", True),
-        unsupported=_unsupported(tree),
-    )
-
-
 def _strides(tree: YamlTree, top_levels: int) -> tuple[int, ...]:
     count = 3 + top_levels
     levels = tuple(f"p{3 + i}" for i in range(count))
@@ -294,6 +265,17 @@ def _basis_levels(tree: YamlTree) -> tuple[int, ...]:
     return tuple(int(name[1:]) for name in found)
 
 
+def _sampling_ratio(tree: YamlTree) -> int:
+    key = "MODEL.BLENDMASK.POOLER_SAMPLING_RATIO"
+    if tree.get(key, 1) == 0 and tree.get(key, 1) is not False:
+        reason = (
+            "1 to 16: at 0 each box's size decides how many samples it gets, which has no fixed shape. Pass "
+            f"{OPTS} {key} 2, which changes the masks a little"
+        )
+        raise tree.refuse(key, 0, reason)
+    return tree.integer(key, 1, 1, 16)
+
+
 def _spatial_scale(tree: YamlTree) -> float:
     (scale,) = tree.numbers("MODEL.BLENDMASK.POOLER_SCALES", (0.25,), 1)
     if scale != 0.25:
@@ -307,10 +289,9 @@ def _class_names(tree: YamlTree, num_classes: int) -> tuple[str, ...]:
         expected = f"as many as MODEL.FCOS.NUM_CLASSES says ({num_classes})"
         raise tree.refuse("CLASS_NAMES", f"{len(names)} names", expected)
     data_sets = tree.get("DATASETS.TRAIN", ())
-    coco = isinstance(data_sets, (list, tuple)) and any(str(name)[:5] == "coco_" for name in data_sets[:8])
-    if not names and coco and num_classes == len(COCO):
-        return COCO
-    return names or tuple(f"class {i}" for i in range(num_classes))
+    sets = [str(name) for name in data_sets[:8]] if isinstance(data_sets, (list, tuple)) else []
+    known = next((known for prefix, known in DATA_SETS.items() if any(name.startswith(prefix) for name in sets)), ())
+    return names or (known if len(known) == num_classes else tuple(f"class {i}" for i in range(num_classes)))
 
 
 def _default_input_hw(tree: YamlTree) -> tuple[int, int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from trt_blendmask.export.config import BATCH_NORMS, BlendMaskConfig
+from trt_blendmask.export.config import BlendMaskConfig
+from trt_blendmask.export.deform import Deform, deform_conv_norm
 from trt_blendmask.export.layers import Conv, GraphBuilder
+from trt_blendmask.export.norms import BATCH_NORMS
 from trt_blendmask.export.weights import Affine
 
 PREFIX = "proposal_generator.fcos_head"
@@ -76,7 +78,8 @@ def _tower(
     x: gs.Variable,
 ) -> gs.Variable:
     """`count` times 3x3 convolution, norm, ReLU. Batch norm has vectors per level, so it stays behind the shared
-    convolution as one scale and shift; the convolution's bias is part of the shift."""
+    convolution as one scale and shift; the convolution's bias is part of the shift. Where MODEL.FCOS.USE_DEFORMABLE is
+    True, the last convolution of the two towers that are not shared is a DCNv2."""
     norm, level = config.head.norm, f"P{3 + index}"
     setting = {"share_tower": "SHARE", "cls_tower": "CLS", "bbox_tower": "BOX"}[tower]
     why = f"MODEL.FPN.OUT_CHANNELS {config.fpn_channels}, FCOS.NUM_{setting}_CONVS {count}, FCOS.NORM {norm or 'none'}"
@@ -85,19 +88,26 @@ def _tower(
         name, shared = f"head.{level}.{tower}.{layer}", f"head.{tower}.{layer}"
         key = f"{PREFIX}.{tower}.{modules * layer}"
         norm_key = f"{PREFIX}.{tower}.{modules * layer + 1}"
+        deform = None
+        if config.head.deformable and tower != "share_tower" and layer == count - 1:
+            key, deform = f"{key}.conv", Deform(f"{key}.offset", 1, True)
         if norm in BATCH_NORMS:
             conv = Conv(key, config.fpn_channels, 3, why, bias=False)
             bias = builder.weights.take(f"{key}.bias", (config.fpn_channels,), why)
             affine = builder.weights.batch_norm(f"{norm_key}.{index}", config.fpn_channels, why)
-            x = builder.conv_norm(name, x, conv, shared)
-            x = builder.affine(
-                f"{name}.norm",
-                x,
-                Affine(affine.scale, affine.scale * bias + affine.shift),
-                f"{name}.norm",
-            )
+            x = _convolve(builder, name, x, conv, deform, shared)
+            affine = Affine(affine.scale, affine.scale * bias + affine.shift)
+            x = builder.affine(f"{name}.norm", x, affine, f"{name}.norm")
         else:
             conv = Conv(key, config.fpn_channels, 3, why, norm=norm, norm_key=norm_key)
-            x = builder.conv_norm(name, x, conv, shared)
+            x = _convolve(builder, name, x, conv, deform, shared)
         x = builder.relu(f"{name}.relu", x)
     return x
+
+
+def _convolve(
+    builder: GraphBuilder, name: str, x: gs.Variable, conv: Conv, deform: Deform | None, shared: str
+) -> gs.Variable:
+    if deform is None:
+        return builder.conv_norm(name, x, conv, shared)
+    return deform_conv_norm(builder, name, x, conv, deform, shared)

@@ -6,6 +6,7 @@ level. Names are those of the parts: "backbone.res3.0.conv1", "fpn.lateral4", "h
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
 from trt_blendmask.errors import DataError, TrtBlendMaskError, UsageError
-from trt_blendmask.export.config import BATCH_NORMS, GROUP_NORMS
+from trt_blendmask.export.norms import BATCH_NORMS, GROUP_NORMS
+from trt_blendmask.export.spill import Spill
 from trt_blendmask.export.weights import EPSILON, F32, Affine, Weights
 
 GROUPS = 32  # of every group norm in AdelaiDet
@@ -41,18 +43,30 @@ class Conv:
 
 
 class GraphBuilder:
-    """Collects the nodes of one graph; weights are made once per name and shared."""
+    """Collects the nodes of one graph; weights are made once per name and shared.
 
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
+    `deform_op`: deformable convolutions become DeformConv, not standard ops.
+    """
+
+    def __init__(self, weights: Weights, deform_op: bool = False) -> None:
+        self.weights, self.deform_op = weights, deform_op
         self.nodes: list[gs.Node] = []
-        self.macs = 0
+        self.macs = self.parameters = 0  # parameters: the numbers in all float constants
         self._constants: dict[str, gs.Constant] = {}
+        self._by_content: dict[object, gs.Constant] = {}
+        self._spill = Spill()
 
-    @property
-    def parameters(self) -> int:
-        """Numbers in all float constants."""
-        return sum(c.values.size for c in self._constants.values() if c.values.dtype == np.float32)
+    def detach_constants(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Take the constants out of the nodes, which go on naming them; returns them in the order of their use."""
+        detached: dict[str, npt.NDArray[np.generic]] = {}
+        names: dict[str, gs.Variable] = {}
+        for node in self.nodes:
+            for tensor in node.inputs:
+                if isinstance(tensor, gs.Constant) and tensor.name not in detached:
+                    detached[tensor.name], names[tensor.name] = tensor.values, gs.Variable(tensor.name)
+                    tensor.values = np.empty(0)  # it lives on for a while, in a reference cycle
+            node.inputs = [names[t.name] if isinstance(t, gs.Constant) else t for t in node.inputs]
+        return detached
 
     def check_names(self) -> None:
         """Raises TrtBlendMaskError if two nodes or two tensors have one name: a fault of this package."""
@@ -62,9 +76,16 @@ class GraphBuilder:
                 raise TrtBlendMaskError("The graph has two parts of one name. Please report this with the YAML.")
 
     def constant(self, name: str, make: Callable[[], npt.NDArray[np.generic]]) -> gs.Constant:
-        """The constant of that name, made at the first call."""
+        """The constant of that name, made at the first call; equal ones (biases that are all 0, say) are one."""
         if name not in self._constants:
-            self._constants[name] = gs.Constant(name, make())
+            values = make()
+            if not self.weights.fit:  # there will be no graph
+                return gs.Constant(name, values)
+            content = (values.dtype.str, values.shape, hashlib.sha256(np.ascontiguousarray(values).data).digest())
+            if content not in self._by_content:
+                self._by_content[content] = gs.Constant(name, self._spill.keep(values))
+                self.parameters += values.size if values.dtype == np.float32 else 0
+            self._constants[name] = self._by_content[content]
         return self._constants[name]
 
     def node(
@@ -93,20 +114,30 @@ class GraphBuilder:
             shared: the weights' name where several nodes share them; empty: the node's name.
             output: the tensor's name; empty: the node's name.
         """
+        weight, bias = self.folded(name, conv, x.shape[1])
+        return self.normed(name, self.conv(name, x, conv, weight, bias, shared or name, output), conv, shared or name)
+
+    def folded(self, name: str, conv: Conv, channels: int) -> tuple[F32, F32 | None]:
+        """Weight and bias of the convolution of an input with `channels`, batch norm folded in."""
         weights = self.weights
         if conv.norm in GROUP_NORMS and conv.channels % GROUPS:
             raise DataError(
                 f"Group norm needs a multiple of {GROUPS} channels, but '{name}' has {conv.channels} ({conv.why})."
             )
-        shape = (conv.channels, x.shape[1] // conv.groups, conv.kernel, conv.kernel)
+        if channels % conv.groups or conv.channels % conv.groups:
+            raise DataError(f"'{name}' has {channels} channels, which {conv.groups} groups cannot share ({conv.why}).")
+        shape = (conv.channels, channels // conv.groups, conv.kernel, conv.kernel)
         weight = weights.take(f"{conv.key}.weight", shape, conv.why)
         bias = weights.take(f"{conv.key}.bias", shape[:1], conv.why) if conv.bias else None
         if conv.norm in BATCH_NORMS:
-            weight, bias = weights.fold(weight, bias, weights.batch_norm(conv.norm_key, conv.channels, conv.why))
-        y = self.conv(name, x, conv, weight, bias, shared or name, output)
+            return weights.fold(weight, bias, weights.batch_norm(conv.norm_key, conv.channels, conv.why))
+        return weight, bias
+
+    def normed(self, name: str, x: gs.Variable, conv: Conv, shared: str) -> gs.Variable:
+        """`x`, the output of `conv`, after the norm that could not be folded."""
         if conv.norm in GROUP_NORMS:
-            return self.group_norm(f"{name}.norm", y, conv.norm_key, conv.why, shared or name)
-        return y
+            return self.group_norm(f"{name}.norm", x, conv.norm_key, conv.why, shared)
+        return x
 
     def conv(
         self,
@@ -165,16 +196,34 @@ class GraphBuilder:
     def add(self, name: str, a: gs.Variable, b: gs.Variable) -> gs.Variable:
         return self.node("Add", name, [a, b], a.shape)
 
-    def max_pool(self, name: str, x: gs.Variable) -> gs.Variable:
-        """3x3, stride 2, padding 1."""
+    def reshape(self, name: str, x: gs.Variable, shape: tuple[int, ...]) -> gs.Variable:
+        sizes = self.constant(f"shape.{'x'.join(map(str, shape))}", lambda: np.array(shape, np.int64))
+        return self.node("Reshape", name, [x, sizes], shape)
+
+    def split(self, name: str, x: gs.Variable, channels: tuple[int, ...]) -> list[gs.Variable]:
+        """Along the channels; the outputs are `name` with .0, .1, ..."""
+        n, _, h, w = x.shape
+        sizes = self.constant(f"split.{'_'.join(map(str, channels))}", lambda: np.array(channels, np.int64))
+        parts = [gs.Variable(f"{name}.{i}", np.float32, (n, c, h, w)) for i, c in enumerate(channels)]
+        self.nodes.append(gs.Node("Split", f"{name}.split", {"axis": 1}, [x, sizes], parts))
+        return parts
+
+    def concat(self, name: str, tensors: list[gs.Variable]) -> gs.Variable:
+        """Along the channels."""
+        n, _, h, w = tensors[0].shape
+        return self.node("Concat", name, list(tensors), (n, sum(t.shape[1] for t in tensors), h, w), {"axis": 1})
+
+    def max_pool(self, name: str, x: gs.Variable, kernel: int, pad: int) -> gs.Variable:
+        """Stride 2."""
         n, channels, h, w = x.shape
         attrs: dict[str, object] = {
             "ceil_mode": 0,
-            "kernel_shape": [3, 3],
-            "pads": [1] * 4,
+            "kernel_shape": [kernel] * 2,
+            "pads": [pad] * 4,
             "strides": [2, 2],
         }
-        return self.node("MaxPool", name, [x], (n, channels, (h - 1) // 2 + 1, (w - 1) // 2 + 1), attrs)
+        out_h, out_w = ((side + 2 * pad - kernel) // 2 + 1 for side in (h, w))
+        return self.node("MaxPool", name, [x], (n, channels, out_h, out_w), attrs)
 
     def upsample(self, name: str, x: gs.Variable, factor: int, linear: bool) -> gs.Variable:
         """Enlarge by a whole factor: bilinear at half-pixel centres (align_corners False), or nearest."""

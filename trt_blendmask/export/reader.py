@@ -16,7 +16,9 @@ from trt_blendmask.export.storage import DamagedError, Weight
 from trt_blendmask.files import existing_file
 
 HINT = "Name a .pth or .safetensors checkpoint of BlendMask."
-WRAPPERS = ("model", "state_dict")
+ZIP_START = b"PK\x03\x04"
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+PREFIXES = ("module.", "model.")  # of DataParallel, and of a network held by a trainer; they may be nested
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,16 @@ class Checkpoint:
     other_keys: tuple[str, ...]
 
 
+def looks_like_checkpoint(head: bytes) -> bool:
+    """Whether a file that begins so may be one."""
+    return head.startswith(ZIP_START) or pth.is_legacy(head) or safetensors.is_safetensors(head)
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read names, shapes and places of all tensors; `{'model': ...}`, `{'state_dict': ...}` and plain are taken.
 
-    The prefix `module.` (of DataParallel) is dropped, and `centerness` becomes `ctrness`, as
-    AdelaiDet's tools/rename_blendmask.py does.
+    Prefixes of wrappers are dropped, and `centerness` becomes `ctrness` in every key, as AdelaiDet's
+    tools/rename_blendmask.py does.
 
     Raises:
         InputMissingError: no such file. DataError: of another kind, truncated or inconsistent.
@@ -42,7 +49,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with file.open("rb") as stream:
         head = stream.read(512)
     try:
-        if head.startswith(b"PK\x03\x04"):
+        if head.startswith(ZIP_START):
             return _checkpoint(file, pth.read_zip(file))
         if pth.is_legacy(head):
             return _checkpoint(file, pth.read_legacy(file))
@@ -73,11 +80,19 @@ def _checkpoint(file: Path, tree: Any) -> Checkpoint:
         raise DataError(f"Expected a state dict in '{file}', but it holds something else. {HINT}")
     weights: dict[str, Weight] = {}
     for key, value in state.items():
-        name = str(key).removeprefix("module.").replace("centerness", "ctrness")
-        if isinstance(value, Weight):
-            weights[name] = value
-        else:
+        name = _current_name(str(key))
+        if not isinstance(value, Weight):
             other.append(name[:80])
+        elif name in weights:
+            raise DataError(f"Expected one tensor per name in '{file}', but two are called '{name[:120]}'. {HINT}")
+        else:
+            weights[name] = value
     if not weights:
         raise DataError(f"Expected a checkpoint with weights in '{file}', but it holds no tensor. {HINT}")
     return Checkpoint(file, weights, tuple(other))
+
+
+def _current_name(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.partition(".")[2]
+    return key.replace("centerness", "ctrness")
