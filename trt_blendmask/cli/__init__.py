@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 
-from trt_blendmask.cli import demo, export, predict, run, surgery
+from trt_blendmask.cli import demo, export, predict, run, surgery, zoo
 from trt_blendmask.cli.parser import empty_parser
-from trt_blendmask.console import Console, hold_standard_files
+from trt_blendmask.console import Console, hold_standard_files, only_our_words
 from trt_blendmask.errors import OutputError, TrtBlendMaskError
 
-VERBS = (export, surgery, predict, run, demo)  # in the order of the pipeline
+VERBS = (export, surgery, predict, run, demo, zoo)  # in the order of the pipeline
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,15 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said once, by us
     _stop_cleanly_on_signals()
     try:
-        args.verb(args, console)
+        with contextlib.nullcontext() if args.debug else only_our_words():
+            args.verb(args, console)
         return 0
     except TrtBlendMaskError as error:
         if args.debug:
             raise
         console.error(error.exit_code, str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        console.error(130, "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
+    except KeyboardInterrupt as stop:
+        console.error(130, str(stop) or "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
         return 130
     except BrokenPipeError:
         _drop_output()  # the reader went away: nobody to tell
