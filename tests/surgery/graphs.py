@@ -12,7 +12,7 @@ import onnxruntime
 
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.nms import append_nms
-from trt_blendmask.surgery.raw_head import HeadLevel, RawHead
+from trt_blendmask.surgery.reading.raw_head import HeadLevel, RawHead
 from trt_blendmask.surgery.selection import append_selection
 from trt_blendmask.surgery.sparse_top import append_dense_top
 from trt_blendmask.surgery.tail_native import append_tail
@@ -75,7 +75,7 @@ def run_selection(
     graph = gs.Graph(opset=opset, inputs=[gs.Variable(k, v.dtype, v.shape) for k, v in feeds.items()])
     by_name = {t.name: t for lv in head.levels for t in (lv.logits, lv.bbox_reg, lv.centerness, lv.top_feats)}
     graph.inputs = [by_name[name] for name in feeds]
-    kept = append_nms(graph, append_selection(graph, head, spec), spec.nms_threshold, spec.max_detections)
+    kept = append_nms(graph, append_selection(graph, head, spec), spec)
     attention = append_dense_top(graph, head, kept.locations)
     outputs = {"valid": kept.valid, "boxes": kept.boxes, "scores": kept.scores, "classes": kept.classes}
     got = run_graph(graph, {**outputs, "locations": kept.locations, "top": attention}, feeds)

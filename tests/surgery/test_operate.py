@@ -76,10 +76,42 @@ def test_contract(raws: dict[int, Path], tmp_path: Path, input_dtype: str, mask_
     assert len(set(names)) == len(names)
     spec = ModelSpec.from_json(next(p.value for p in model.metadata_props if p.key == METADATA_KEY))
     assert spec == report.spec
-    assert (spec.kind, spec.max_detections, spec.top, spec.tail) == ("deployable", 30, "sparse", "native")
+    assert (spec.kind, spec.max_detections) == ("deployable", 30)
+    assert (spec.top, spec.nms, spec.tail) == ("sparse", "matrix", "native")
     assert (spec.input_dtype, spec.mask_dtype, spec.num_classes) == (input_dtype, mask_dtype, 8)
     assert report.size_bytes == path.stat().st_size
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("nms", ["matrix", "op"])
+@pytest.mark.parametrize("top", ["sparse", "dense"])
+def test_nothing_dead_and_nothing_twice(raws: dict[int, Path], tmp_path: Path, top: str, nms: str) -> None:
+    operate(raws[2], tmp_path / "model.onnx", SurgeryOptions(top=top, nms=nms))
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    needed = {output.name for output in graph.output}
+    for node in reversed(graph.node):
+        assert needed & set(node.output), f"nothing needs {node.name}"
+        needed |= set(node.input)
+    assert {tensor.name for tensor in graph.initializer} <= needed
+    assert not [node.name for node in graph.node if node.op_type in ("Constant", "Identity")]
+    seen: dict[Any, str] = {}
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        key = (values.dtype.str, values.shape, values.tobytes())
+        assert key not in seen, f"{tensor.name} is {seen[key]} again"
+        seen[key] = tensor.name
+
+
+def test_both_forms_of_nms_give_the_same(raws: dict[int, Path], tmp_path: Path, pictures: Any) -> None:
+    results = []
+    for nms in ("matrix", "op"):
+        report = operate(raws[2], tmp_path / "model.onnx", SurgeryOptions(nms=nms))
+        assert report.spec.nms == nms
+        kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+        assert ("NonMaxSuppression" in kinds) == (nms == "op")
+        results.append(run_model((tmp_path / "model.onnx").read_bytes(), {"images": pictures}))
+    for name, values in results[0].items():
+        assert np.array_equal(results[1][name], values), name
 
 
 def test_a_batch_is_its_images(raws: dict[int, Path], tmp_path: Path, pictures: Any) -> None:
@@ -202,6 +234,7 @@ def test_report(raws: dict[int, Path], tmp_path: Path) -> None:
     [
         ({"tail": "plugin"}, "--tail"),
         ({"top": "middle"}, "--top"),
+        ({"nms": "soft"}, "--nms"),
         ({"input_dtype": "int8"}, "--input"),
         ({"mask_dtype": "bool"}, "--mask-dtype"),
         ({"max_detections": 0}, "--max-detections"),

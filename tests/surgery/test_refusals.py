@@ -80,7 +80,7 @@ def conditional(model: onnx.ModelProto) -> None:
 
 
 def old_opset(model: onnx.ModelProto) -> None:
-    model.opset_import[0].version = 9
+    model.opset_import[0].version = 8
 
 
 def future_opset(model: onnx.ModelProto) -> None:
@@ -138,10 +138,10 @@ def swapped_levels(model: onnx.ModelProto) -> None:
         (drop("bases"), ["lack bases", "trt-blendmask export"]),
         (drop("P4centerness"), ["lack P4centerness"]),
         (dynamic_height, ["input_image", "static"]),
-        (point_elsewhere, ["points to another file", "never"]),
+        (point_elsewhere, ["only files beside the model"]),
         (custom_op, ["acme::Magic"]),
         (conditional, ["'choice'", "If"]),
-        (old_opset, ["opset 9", "Upsample"]),
+        (old_opset, ["opset 9 to", "opset 8"]),
         (future_opset, ["opset 99"]),
         (unknown_op, ["does not hold together", "Convolve"]),
         (dangling, ["does not hold together"]),
@@ -170,13 +170,11 @@ def test_truncated(legacy: bytes, tmp_path: Path, part: float) -> None:
     refused(legacy[: int(len(legacy) * part)], tmp_path)
 
 
-def test_other_networks(reference: Path, tmp_path: Path) -> None:
-    end_to_end = (reference / "onnx" / "rt_r50_e2e_topk_dynamo.onnx").read_bytes()
-    assert "lack bases" in refused(end_to_end, tmp_path)
+def test_other_networks(tmp_path: Path) -> None:
     identity = helper.make_node("Identity", ["x"], ["y"])
     x, y = (helper.make_tensor_value_info(name, FLOAT, [1, 3]) for name in "xy")
     model = helper.make_model(helper.make_graph([identity], "g", [x], [y]), opset_imports=[helper.make_opsetid("", 17)])
-    assert "it has y" in refused(model.SerializeToString(), tmp_path)
+    assert "outputs 'y' [1, 3]" in refused(model.SerializeToString(), tmp_path)
 
 
 def test_already_deployable(reference: Path, tmp_path: Path) -> None:

@@ -73,12 +73,14 @@ def compare(got: dict[str, Any], wanted: list[Any]) -> None:
     slots=st.sampled_from([1, 7, 40, 300]),
     topk=st.sampled_from([3, 20, 1000]),
     nms=st.sampled_from([-1.0, 0.2, 0.5, 0.6, 1.0]),
+    form=st.sampled_from(["matrix", "op"]),
 )
 def test_like_the_oracle(
-    seed: int, classes: int, coarse: bool, with_ctr: bool, slots: int, topk: int, nms: float
+    seed: int, classes: int, coarse: bool, with_ctr: bool, slots: int, topk: int, nms: float, form: str
 ) -> None:
     levels = random_levels(np.random.default_rng(seed), 1, classes, coarse)
     spec = replace(SMALL, thresh_with_ctr=with_ctr, max_detections=slots, pre_nms_topk=topk, nms_threshold=nms)
+    spec = replace(spec, nms=form)
     check(levels, spec)
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.surgery.graphs import SPEC, run_tail
 from tests.surgery.oracle import blend
 from trt_blendmask.structures import ModelSpec
-from trt_blendmask.surgery.tail_native import interpolation_matrix
 
 MASK = 1e-4
 BASES_HW = (10, 14)
@@ -133,14 +132,3 @@ def test_far_outside_is_exactly_one_half() -> None:
     bases, boxes, attention = case(5, SMALL, slots=1)
     boxes[:] = [1000, 1000, 1100, 1100]
     assert (run_tail(bases, boxes, attention, SMALL) == 0.5).all()
-
-
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize(("m", "r"), [(7, 56), (14, 56), (5, 28), (28, 14), (3, 7), (6, 9), (1, 4)])
-def test_interpolation_is_torchs(m: int, r: int, mode: str) -> None:
-    torch = pytest.importorskip("torch")
-    grid = np.random.default_rng(m * r).standard_normal((1, 1, m, m)).astype(np.float32)
-    corners = {"align_corners": False} if mode == "bilinear" else {}
-    wanted = torch.nn.functional.interpolate(torch.from_numpy(grid), (r, r), mode=mode, **corners)[0, 0].numpy()
-    matrix = interpolation_matrix(m, r, mode)
-    np.testing.assert_allclose(matrix.T @ grid[0, 0] @ matrix, wanted, rtol=0, atol=3e-6)

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.builder import Builder
-from trt_blendmask.surgery.raw_head import RawHead
+from trt_blendmask.surgery.reading.raw_head import RawHead
 
 
 def rewrite_images(graph: gs.Graph, head: RawHead, spec: ModelSpec) -> str:

@@ -7,8 +7,10 @@ import re
 from collections import Counter
 
 import onnx
+import onnx_graphsurgeon as gs
 
 from trt_blendmask.errors import DataError
+from trt_blendmask.surgery.reading.merge_weights import without_weights
 
 PARTS = ("backbone", "fpn", "towers", "predictors", "basis", "top_layer", "selection", "tail")
 # The first that a node's name holds: names of our exporter ("head.P3.cls_tower.0"), of AdelaiDet's
@@ -39,10 +41,33 @@ def count_macs(model: onnx.ModelProto) -> dict[str, int]:
     fallback = _parts_by_position(model.graph)
     totals = Counter(dict.fromkeys(PARTS, 0))
     for index, node in enumerate(model.graph.node):
-        macs = _node_macs(node, shapes)
+        inputs = [shapes.get(name, ()) for name in node.input]
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        macs = _node_macs(node.op_type, inputs, shapes.get(node.output[0], ()), transposed)
         if macs:
-            totals[_part(node.name) or fallback[index]] += macs
+            totals[part_of(node.name, list(node.input)) or fallback[index]] += macs
     return dict(totals)
+
+
+def count_graph_macs(graph: gs.Graph) -> dict[str, int]:
+    """The same of a graph whose shapes are known and whose nodes have names that tell their part."""
+    totals = Counter(dict.fromkeys(PARTS, 0))
+    for node in graph.nodes:
+        macs = macs_of(node)
+        if macs:
+            totals[part_of(node.name, [x.name for x in node.inputs]) or _SHARED_BY_BASES_AND_HEADS] += macs
+    return dict(totals)
+
+
+def macs_of(node: gs.Node) -> int:
+    """Multiply-adds of one node; 0 for all but convolutions and matrix products."""
+    inputs, output = [tuple(x.shape or ()) for x in node.inputs], tuple(node.outputs[0].shape or ())
+    return _node_macs(node.op, inputs, output, bool(node.attrs.get("transA", 0)))
+
+
+def part_of(name: str, inputs: list[str]) -> str:
+    """What the name of a node, or else that of its weights, says; empty: nothing."""
+    return _part(name) or (_part(inputs[1]) if len(inputs) > 1 else "")
 
 
 def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -52,7 +77,9 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         DataError: shapes that contradict one another.
     """
     try:
-        graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
+        graph = onnx.shape_inference.infer_shapes(
+            without_weights(model), check_type=True, strict_mode=True, data_prop=True
+        ).graph
     except Exception as error:  # its C++ side raises several kinds
         raise DataError(f"The graph's shapes contradict one another: {_first_line(error)}.") from error
     shapes = {t.name: tuple(t.dims) for t in graph.initializer}
@@ -67,14 +94,13 @@ def _first_line(error: Exception) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def _node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    if node.op_type in ("Conv", "DeformConv"):
-        return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
-    if node.op_type in ("MatMul", "Gemm"):
-        transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
+def _node_macs(op: str, inputs: list[tuple[int, ...]], output: tuple[int, ...], transposed: bool) -> int:
+    if op in ("Conv", "DeformConv"):
+        return math.prod(output) * math.prod(inputs[1][1:])
+    if op == "ConvTranspose":
+        return math.prod(inputs[0]) * math.prod(inputs[1][1:])
+    if op in ("MatMul", "Gemm"):
+        return math.prod(output) * inputs[0][0 if transposed else -1]
     return 0
 
 

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import onnx
 import onnx_graphsurgeon as gs
 
-from trt_blendmask.errors import TrtBlendMaskError
+from trt_blendmask.errors import DataError
+from trt_blendmask.export import as_config
 from trt_blendmask.files import check_outputs
 from trt_blendmask.structures import ModelSpec
+from trt_blendmask.surgery.export_graph import export_checked
 from trt_blendmask.surgery.images import rewrite_images
-from trt_blendmask.surgery.load import OLDEST_IR, load_raw, save
-from trt_blendmask.surgery.macs import count_macs
-from trt_blendmask.surgery.nms import append_nms
+from trt_blendmask.surgery.macs import count_graph_macs, count_macs
+from trt_blendmask.surgery.nms import Kept, append_nms
 from trt_blendmask.surgery.options import SurgeryOptions
 from trt_blendmask.surgery.outputs import append_outputs
-from trt_blendmask.surgery.raw_head import RawHead, find_raw_head
-from trt_blendmask.surgery.read_graph import fold_constants, free_names, read_graph
+from trt_blendmask.surgery.reading.group_norm import unify_group_norms
+from trt_blendmask.surgery.reading.load import check_fixed_shapes, load_raw, save
+from trt_blendmask.surgery.reading.looks_like import not_blendmask
+from trt_blendmask.surgery.reading.parts import name_parts
+from trt_blendmask.surgery.reading.raw_head import RawHead, find_raw_head
+from trt_blendmask.surgery.reading.read_graph import free_names, read_graph
 from trt_blendmask.surgery.report import StepOutcome, SurgeryReport
 from trt_blendmask.surgery.selection import append_selection
+from trt_blendmask.surgery.share_constants import share_constants
 from trt_blendmask.surgery.sparse_top import append_dense_top, append_sparse_top, find_top_layer
 from trt_blendmask.surgery.spec import resolve_spec
+from trt_blendmask.surgery.split import Blend, half_paths, split
 from trt_blendmask.surgery.tail_native import append_tail
+from trt_blendmask.surgery.whole.end_to_end import Whole, check_options, cut_back, facts, own_tensors, read_whole
+from trt_blendmask.surgery.whole.keep_own import append_own
+from trt_blendmask.surgery.whole.selection_proof import prove_selection
+from trt_blendmask.surgery.whole.tail_only import replace_tail
 
 
 class _Steps:
     """Counts the nodes around each step."""
 
-    def __init__(self, graph: gs.Graph) -> None:
+    def __init__(self, graph: gs.Graph, before: tuple[StepOutcome, ...]) -> None:
         self.graph = graph
-        self.outcomes: list[StepOutcome] = []
+        self.outcomes = list(before)
         self._nodes = len(graph.nodes)
 
     def done(self, name: str, sentence: str) -> None:
@@ -41,42 +52,61 @@ class _Steps:
 
 def perform(raw: Path, output: Path, options: SurgeryOptions) -> SurgeryReport:
     """See `trt_blendmask.surgery.operate`."""
-    check_outputs([output], [raw] if options.config is None else [raw, options.config])
-    model = load_raw(raw)
-    graph = read_graph(model, raw)
-    head = find_raw_head(graph)
-    spec, source = resolve_spec(model, head, options)
-    before = count_macs(model)
+    paths = [output, *(half_paths(output) if options.split else ())]
+    check_outputs(paths, [raw, *(as_config(options.config).files if options.config else ())])
+    loaded = load_raw(raw)
+    whole = read_whole(loaded, raw)
+    if whole is not None and whole.heads is None:
+        return replace_tail(loaded, whole, raw, output, options)
+    cut: tuple[StepOutcome, ...] = ()
+    if whole is not None:
+        check_options(whole, options)
+        loaded, whole, cut = cut_back(loaded, whole)
+    try:
+        check_fixed_shapes(loaded.model, raw)
+        graph, read = read_graph(loaded, raw)
+        head = find_raw_head(graph)
+    except DataError as error:
+        raise not_blendmask(loaded, raw, error) from error
+    spec, source = resolve_spec(loaded.model, head, options, facts(whole, options.config is not None))
+    name_parts(graph, head)
+    before = count_graph_macs(graph)
     free_names(graph)
-    steps = _Steps(graph)
+    steps = _Steps(graph, (*cut, *read))
+    if head.recognised:
+        steps.done("recognised", head.recognised)
     sizes = "/".join(str(level.stride) for level in head.levels)
     steps.done(
         "raw_head",
         f"{len(head.levels)} levels of strides {sizes}, K {head.num_bases}, M {head.attention_size}, "
         f"{head.num_classes} classes; {source}",
     )
-    if fold_constants(graph):
-        steps.done("constants", "arithmetic on shapes became constants")
+    if whole is not None and whole.own is None:
+        steps.done("proof", prove_selection(whole, head, spec))
+    if units := unify_group_norms(graph):
+        steps.done("group_norm", f"{units} group norms of five nodes, each one unit by its name")
     steps.done("images", rewrite_images(graph, head, spec))
-    _append_all(graph, head, spec, steps)
+    blend = _append_all(graph, head, spec, whole, steps)
+    share_constants(graph)
     graph.cleanup(remove_unused_graph_inputs=True).toposort()
     steps.done("cleanup", "what no output needs is gone")
-    deployable = _export(graph)
-    after = count_macs(deployable)
-    size = save(deployable, spec, output)
-    return SurgeryReport(tuple(steps.outcomes), before, after, spec, output, size)
+    models = {output: export_checked(graph)}
+    after = count_macs(models[output])
+    if options.split:
+        halves = split(graph, blend, spec)
+        models |= dict(zip(half_paths(output), map(export_checked, halves), strict=True))
+        steps.done("split", " and ".join(path.name for path in half_paths(output)) + ": the same in two files")
+    sizes_bytes = save(models, spec)
+    tensors = whole.tensors if whole is not None else ()
+    return SurgeryReport(tuple(steps.outcomes), before, after, spec, output, sizes_bytes[output], tensors)
 
 
-def _append_all(graph: gs.Graph, head: RawHead, spec: ModelSpec, steps: _Steps) -> None:
-    candidates = append_selection(graph, head, spec)
-    rule = "class x centerness" if spec.thresh_with_ctr else "class probability"
-    pairs = head.locations * head.num_classes
-    steps.done("selection", f"{pairs} pairs, {rule} > {spec.score_threshold:g}, at most {candidates.count} go on")
+def _append_all(graph: gs.Graph, head: RawHead, spec: ModelSpec, whole: Whole | None, steps: _Steps) -> Blend:
+    kept, attention = _append_kept(graph, head, spec, whole, steps)
     slots = spec.max_detections
-    kept = append_nms(graph, candidates, spec.nms_threshold, slots)
-    rule = f"class-wise, IoU > {spec.nms_threshold:g}" if spec.nms_threshold > 0 else "none"
-    steps.done("nms", f"suppression {rule}; {slots} slots")
-    if spec.top == "sparse":
+    if attention is not None:
+        steps.done("attention", "gathered as the file has it")
+    elif spec.top == "sparse":
         top = find_top_layer(head)
         attention = append_sparse_top(graph, head, top, kept.locations, slots)
         places, channels = f"{slots} of {head.locations} locations", top.weight.shape[1]
@@ -89,15 +119,25 @@ def _append_all(graph: gs.Graph, head: RawHead, spec: ModelSpec, steps: _Steps) 
     steps.done("tail", f"native: {head.num_bases} bases in {slots} unclipped boxes of {r} x {r}, attention {m} x {m}")
     graph.outputs = append_outputs(graph, kept, masks, spec)
     steps.done("outputs", f"count, boxes, scores, classes, masks ({spec.mask_dtype})")
+    return Blend(head.bases, attention)
 
 
-def _export(graph: gs.Graph) -> onnx.ModelProto:
-    """The checked model; a failure here is our own fault, not the user's."""
-    model = gs.export_onnx(graph, do_type_check=False)
-    model.ir_version = max(OLDEST_IR, onnx.helper.find_min_ir_version_for(model.opset_import))
-    del model.graph.value_info[:]
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:
-        raise TrtBlendMaskError(f"Surgery made a graph that does not check: {error}") from error
-    return model
+def _append_kept(
+    graph: gs.Graph, head: RawHead, spec: ModelSpec, whole: Whole | None, steps: _Steps
+) -> tuple[Kept, Any]:
+    """The detections, and their attention where it does not come from the heads by location."""
+    slots = spec.max_detections
+    iou = f"IoU > {spec.nms_threshold:g}, by {spec.nms}"
+    if whole is not None and whole.own is not None:
+        kept, attention = append_own(graph, whole.own, own_tensors(graph), spec)
+        rule = f"its suppression kept ({iou})" if whole.own.nms_boxes else "none suppressed, as in the file"
+        steps.done("selection", f"the file's own {whole.own.count} candidates; {rule}; the best {slots} fill the slots")
+        return kept, attention
+    candidates = append_selection(graph, head, spec)
+    rule = "class x centerness" if spec.thresh_with_ctr else "class probability"
+    pairs = head.locations * head.num_classes
+    steps.done("selection", f"{pairs} pairs, {rule} > {spec.score_threshold:g}, at most {candidates.count} go on")
+    kept = append_nms(graph, candidates, spec)
+    rule = f"class-wise, {iou}" if spec.nms_threshold > 0 else "none"
+    steps.done("nms", f"suppression {rule}; {slots} slots")
+    return kept, None

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_blendmask.errors import UsageError
+from trt_blendmask.export import BlendMaskConfig
 
 CHOICES = {
     "tail": ("native",),
     "top": ("sparse", "dense"),
+    "nms": ("matrix", "op"),
     "input_dtype": ("uint8", "float32"),
     "mask_dtype": ("float32", "float16", "uint8"),
 }
@@ -22,11 +24,13 @@ class SurgeryOptions:
     Attributes:
         tail: "native", standard ONNX ops only.
         top: "sparse" computes the attention at the kept locations only, "dense" everywhere as in training.
+        nms: "matrix" has fixed shapes throughout, "op" is ONNX's NonMaxSuppression; both keep the same detections.
         max_detections: D, detection slots per image, 1 to 1000.
         score_threshold: strict bound on class x centerness, before the square root, in [0, 1).
         nms_threshold: class-wise IoU bound; <= 0: no suppression.
         input_dtype: "uint8" frames or "float32" normalised planes. mask_dtype: "uint8" is round(255 * p).
-        config: AdelaiDet YAML, for a file without our metadata; it wins over metadata.
+        config: AdelaiDet YAML, or what `read_config` gives, for a file without our metadata; it wins over metadata.
+        split: write the two halves of the file, trunk and tail, beside it.
 
     Raises:
         UsageError: a choice that does not exist.
@@ -34,12 +38,14 @@ class SurgeryOptions:
 
     tail: str = "native"
     top: str = "sparse"
+    nms: str = "matrix"
     max_detections: int | None = None
     score_threshold: float | None = None
     nms_threshold: float | None = None
     input_dtype: str = "uint8"
     mask_dtype: str = "float32"
-    config: Path | None = None
+    config: Path | BlendMaskConfig | None = None
+    split: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():

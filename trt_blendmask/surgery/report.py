@@ -19,19 +19,31 @@ class StepOutcome:
 
 
 @dataclass(frozen=True)
+class CutTensor:
+    """A tensor at which a whole graph was cut: its name in the file, its role from now on, its shape (0: open)."""
+
+    name: str
+    role: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class SurgeryReport:
     """What `operate` wrote.
 
     Attributes:
         macs_before, macs_after: multiply-adds of one run (the whole batch) by part, see `macs.PARTS`.
+        spec: None for a tail alone, which keeps the inputs and outputs of its file.
+        cut: where a graph that went beyond the heads was cut.
     """
 
     steps: tuple[StepOutcome, ...]
     macs_before: dict[str, int]
     macs_after: dict[str, int]
-    spec: ModelSpec
+    spec: ModelSpec | None
     output: Path
     size_bytes: int
+    cut: tuple[CutTensor, ...] = ()
 
     def lines(self) -> list[str]:
         """A table of the steps and one of the multiply-adds, then the summary."""
@@ -41,7 +53,9 @@ class SurgeryReport:
             f"{step.name:{width}}  {step.nodes_before:5} -> {step.nodes_after:<5} {step.sentence}"
             for step in self.steps
         ]
-        lines += ["", f"{'multiply-adds':{width + 2}}{'before':>12}{'after':>12}"]
+        lines += self._cut_lines()
+        if self.macs_before:
+            lines += ["", f"{'multiply-adds':{width + 2}}{'before':>12}{'after':>12}"]
         for part in (*self.macs_before, "all"):
             before, after = (
                 sum(macs.values()) if part == "all" else macs[part] for macs in (self.macs_before, self.macs_after)
@@ -50,14 +64,27 @@ class SurgeryReport:
                 lines.append(f"{part:{width + 2}}{_millions(before):>12}{_millions(after):>12}")
         return [*lines, "", self.summary()]
 
+    def _cut_lines(self) -> list[str]:
+        if not self.cut:
+            return []
+        roles, names = (max(len(getattr(t, key)) for t in self.cut) for key in ("role", "name"))
+        rows = (f"{t.role:{roles}}  {t.name:{names}}  {_shape(t.shape)}" for t in self.cut)
+        return ["", f"{'cut at':{roles}}  {'in the file':{names}}  shape", *rows]
+
     def summary(self) -> str:
         """One sentence: file, contract, size."""
         before, after = sum(self.macs_before.values()), sum(self.macs_after.values())
+        if self.spec is None:
+            return f"{self.output}: the tail alone, {self.size_bytes / 1e6:.1f} MB"
         h, w = self.spec.input_hw
         return (
             f"{self.output}: {self.spec.input_dtype} {w}x{h} in, {self.spec.max_detections} slots out, "
             f"{after / 1e9:.2f} G multiply-adds ({_change(before, after)}), {self.size_bytes / 1e6:.1f} MB"
         )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(str(side or '?') for side in shape)}]"
 
 
 def _millions(macs: int) -> str:

@@ -25,8 +25,12 @@ class Taps:
     pairs: tuple[tuple[Any, Any], ...]
 
 
-def append_roi_align(graph: gs.Graph, bases: gs.Variable, boxes: Any, slots: int, spec: ModelSpec) -> list[gs.Variable]:
+def append_roi_align(
+    graph: gs.Graph, bases: gs.Variable, boxes: Any, slots: int | None, spec: ModelSpec, image: Any = None
+) -> list[gs.Variable]:
     """Append RoIAlign of `bases` [N, K, Hb, Wb] in the unclipped `boxes` [N, D, 4] (input pixels).
+
+    Where `slots` is None there are as many boxes as come, [n, 4], and with N > 1 int64 `image` [n] says whose each is.
 
     Semantics of detectron2's ROIAlign (V2 where `spec.aligned`): samples beyond -1 or the size are 0, those within
     a pixel of the border are clamped to it. A box that is not finite gives 0.
@@ -36,19 +40,34 @@ def append_roi_align(graph: gs.Graph, bases: gs.Variable, boxes: Any, slots: int
     """
     b = Builder(graph, "tail.roi")
     n, k, h, w = (int(side) for side in bases.shape)
-    r, rois = spec.mask_size, n * slots
+    r, rois = spec.mask_size, -1 if slots is None else n * slots
     x1, y1, x2, y2 = b.split("corners", b.reshape("boxes", boxes, (rois, 4)), [1] * 4, 1)
     columns, rows = _taps(b, "x", x1, x2, w, spec), _taps(b, "y", y1, y2, h, spec)
 
-    image, roi = (np.arange(count, dtype=np.int64).reshape(-1, 1) for count in (n, rois))
-    column_of = np.repeat(image * w, slots, axis=0) if n > 1 else None
+    first_column, first_row = _open_starts(b, x1, image, h, w) if slots is None else _starts(n, slots, h, w)
     planes = []
     for base, plane in enumerate(b.split("planes", bases, [1] * k, 1)):
         by_column = b.reshape(f"{base}.columns", b.transpose(f"{base}.turned", plane, (0, 3, 1, 2)), (n * w, h))
-        across = _interpolate(b, f"{base}.x", by_column, columns, column_of)  # [N * D, R, Hb]
-        by_row = b.reshape(f"{base}.rows", b.transpose(f"{base}.across_turned", across, (0, 2, 1)), (rois * h, r))
-        planes.append(_interpolate(b, f"{base}.y", by_row, rows, roi * h))
+        across = _interpolate(b, f"{base}.x", by_column, columns, first_column)  # [N * D, R, Hb]
+        turned = b.transpose(f"{base}.across_turned", across, (0, 2, 1))
+        by_row = b.reshape(f"{base}.rows", turned, (-1 if slots is None else rois * h, r))
+        planes.append(_interpolate(b, f"{base}.y", by_row, rows, first_row))
     return planes
+
+
+def _starts(n: int, slots: int, h: int, w: int) -> tuple[Any, Any]:
+    """int64 [N * D, 1]: where the columns of each box's image begin (None: all at 0), and its own rows."""
+    image, roi = (np.arange(count, dtype=np.int64).reshape(-1, 1) for count in (n, n * slots))
+    return np.repeat(image * w, slots, axis=0) if n > 1 else None, roi * h
+
+
+def _open_starts(b: Builder, x1: Any, image: Any, h: int, w: int) -> tuple[Any, Any]:
+    """The same for a number of boxes that only the data say; `x1` float32 [n, 1]."""
+    ones = b.op("Expand", "ones", np.array(1, np.int64), b.op("Shape", "boxes_shape", x1))  # [n, 1]
+    numbers = b.op("CumSum", "numbers", ones, np.array(0, np.int64), attrs={"exclusive": 1})
+    if image is not None:
+        image = b.op("Mul", "first_column", b.reshape("image", image, (-1, 1)), np.array(w, np.int64))
+    return image, b.op("Mul", "first_row", numbers, np.array(h, np.int64))
 
 
 def _interpolate(b: Builder, axis: str, table: Any, taps: Taps, first: Any) -> gs.Variable:

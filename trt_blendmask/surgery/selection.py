@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.builder import Array, Builder
-from trt_blendmask.surgery.raw_head import RawHead
+from trt_blendmask.surgery.reading.raw_head import RawHead
 
 
 @dataclass(frozen=True)

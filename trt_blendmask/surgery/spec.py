@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import onnx
 
 from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.export import as_config
 from trt_blendmask.structures import ModelSpec
-from trt_blendmask.surgery.load import metadata
 from trt_blendmask.surgery.options import SurgeryOptions
-from trt_blendmask.surgery.raw_head import RawHead
+from trt_blendmask.surgery.reading.load import metadata
+from trt_blendmask.surgery.reading.raw_head import RawHead
 
 MAX_SLOTS = 1000
 
 
-def resolve_spec(model: onnx.ModelProto, head: RawHead, options: SurgeryOptions) -> tuple[ModelSpec, str]:
+def resolve_spec(
+    model: onnx.ModelProto, head: RawHead, options: SurgeryOptions, found: Mapping[str, Any]
+) -> tuple[ModelSpec, str]:
     """The spec of the deployable model and the sentence that says where its settings come from.
+
+    `found` are fields that the graph itself shows: they win over any configuration, options alone win over them.
 
     Raises:
         DataError: metadata or YAML contradict the graph. UsageError: an option out of range.
     """
     text = metadata(model)
     if options.config is not None:
-        spec, source = _from_config(options.config, head), f"'{options.config}'"
+        config = as_config(options.config)
+        spec, source = replace(config.model_spec(), input_hw=head.input_hw), config.source
     elif text:
         spec, source = ModelSpec.from_json(text), "the file's own metadata"
         if spec.kind == "deployable":
             raise DataError("Expected a raw-head ONNX, got a deployable one. Type: trt-blendmask run MODEL SOURCE")
     else:
-        spec, source = _defaults(head), "AdelaiDet's defaults (no metadata: pass --config YAML for its own)"
+        spec = _defaults(head)
+        source = "AdelaiDet's defaults (no metadata: pass --config YAML or --preset NAME for its own)"
     _check_agreement(spec, head, source)
-    return _with_options(spec, options), f"settings from {source}"
-
-
-def _from_config(path: Path, head: RawHead) -> ModelSpec:
-    from trt_blendmask.export import read_config
-
-    config = read_config(path)
-    return replace(config.model_spec(), input_hw=head.input_hw)
+    return _with_options(replace(spec, **found), options), f"settings from {source}"
 
 
 def _defaults(head: RawHead) -> ModelSpec:
@@ -88,5 +89,6 @@ def _with_options(spec: ModelSpec, options: SurgeryOptions) -> ModelSpec:
         input_dtype=options.input_dtype,
         mask_dtype=options.mask_dtype,
         top=options.top,
+        nms=options.nms,
         tail=options.tail,
     )

@@ -18,21 +18,34 @@ from trt_blendmask.surgery.roi_align import append_roi_align
 
 
 def append_tail(
-    graph: gs.Graph, bases: gs.Variable, boxes: Any, attention: Any, slots: int, spec: ModelSpec
+    graph: gs.Graph, bases: gs.Variable, boxes: Any, attention: Any, slots: int | None, spec: ModelSpec
 ) -> gs.Variable:
     """Append the masks of `boxes` float32 [N, D, 4] (input pixels, unclipped) with `attention` [N * D, K*M*M].
 
     Returns:
         float32 [N * D, R, R], probability, box-local.
     """
-    rois = append_roi_align(graph, bases, boxes, slots, spec)
+    return Builder(graph, "tail").op("Sigmoid", "masks", append_logits(graph, bases, boxes, attention, slots, spec))
+
+
+def append_logits(
+    graph: gs.Graph,
+    bases: gs.Variable,
+    boxes: Any,
+    attention: Any,
+    slots: int | None,
+    spec: ModelSpec,
+    image: Any = None,
+) -> gs.Variable:
+    """The same before the sigmoid; `slots` None and `image` as in `append_roi_align`."""
+    rois = append_roi_align(graph, bases, boxes, slots, spec, image)
     b = Builder(graph, "tail")
     weights = _upsample(b, attention, spec)
     most = b.ops("Max", "most", weights, 1)[0]
     exponents = [b.op("Exp", f"exponent{k}", b.op("Sub", f"centred{k}", w, most)) for k, w in enumerate(weights)]
     weighted = [b.op("Mul", f"weighted{k}", e, roi) for k, (e, roi) in enumerate(zip(exponents, rois, strict=True))]
     logits = b.op("Div", "mask_logits", b.ops("Sum", "blended", weighted, 1)[0], b.ops("Sum", "total", exponents, 1)[0])
-    return b.op("Sigmoid", "masks", b.reshape("planes", logits, (-1, spec.mask_size, spec.mask_size)))
+    return b.reshape("planes", logits, (-1, spec.mask_size, spec.mask_size))
 
 
 def interpolation_matrix(m: int, r: int, mode: str) -> npt.NDArray[np.float32]:

@@ -1,12 +1,12 @@
 """Find and check the raw-head contract: `bases` and, per level, logits, box regression, centerness and top features.
 
-Outputs are bound by name: AdelaiDet's exporter and old TensorRT engines list them in different orders.
+Outputs are bound by name (AdelaiDet's exporter and old TensorRT engines list them in different orders), and those that
+were renamed by what they are.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trt_blendmask.errors import DataError
+from trt_blendmask.surgery.reading.ends import PARTS, by_name, contract_name, rename
+from trt_blendmask.surgery.reading.recognise import recognise
 
-PARTS = ("logits", "bbox_reg", "centerness", "top_feats")
 DEPLOYABLE = {"count", "boxes", "scores", "classes", "masks"}
 EXPORT = "Type: trt-blendmask export CHECKPOINT --config YAML -o raw.onnx"
-_OUTPUT = re.compile(rf"P(\d+)({'|'.join(PARTS)})")
+
+
+class HeadsMissingError(DataError):
+    """The outputs are not those of a raw-head BlendMask."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,15 @@ class HeadLevel:
 
 @dataclass(frozen=True)
 class RawHead:
-    """The ends of a raw-head graph: `images` float32 [N, 3, H, W] normalised BGR, `bases` float32 [N, K, H/4, W/4]."""
+    """The ends of a raw-head graph: `images` float32 [N, 3, H, W] normalised BGR, `bases` float32 [N, K, H/4, W/4].
+
+    `recognised` says which outputs had other names; empty: none.
+    """
 
     images: gs.Variable
     bases: gs.Variable
     levels: tuple[HeadLevel, ...]
+    recognised: str = ""
 
     @property
     def batch(self) -> int:
@@ -81,49 +89,50 @@ class RawHead:
 
 
 def find_raw_head(graph: gs.Graph) -> RawHead:
-    """Bind the raw-head inputs and outputs of `graph` by name and check that they fit together.
+    """Bind the raw-head inputs and outputs of `graph`, give renamed outputs their names, check that all fit together.
 
     Raises:
-        DataError: an output is missing, a shape is not static, or channels and sizes contradict one another.
+        DataError: an output is missing or could be two things, a shape is not static, or channels and sizes
+            contradict one another.
     """
     outputs = {tensor.name: tensor for tensor in graph.outputs}
-    found: dict[int, dict[str, gs.Variable]] = {}
-    for name, tensor in outputs.items():
-        match = _OUTPUT.fullmatch(name)
-        if match:
-            found.setdefault(int(match[1]), {})[match[2]] = tensor
-    _check_complete(outputs, found)
+    ends = by_name(outputs) or recognise(graph)
+    if ends is None:
+        raise _incomplete(outputs)
+    recognised = ends.renamed()
+    rename(graph, ends)
     images = _image_input(graph)
-    wanted = [outputs["bases"], *(tensor for parts in found.values() for tensor in parts.values())]
-    for tensor in (images, *wanted):
+    for tensor in (images, ends.bases, *(tensor for parts in ends.levels.values() for tensor in parts.values())):
         _check_static(tensor)
     input_hw = (int(images.shape[2]), int(images.shape[3]))
     levels: list[HeadLevel] = []
-    for number in sorted(found):
-        parts = found[number]
+    for number, parts in sorted(ends.levels.items()):
         hw = (int(parts["logits"].shape[2]), int(parts["logits"].shape[3]))
         stride = _stride(f"P{number}logits", hw, input_hw, levels[-1].stride if levels else 1)
         levels.append(HeadLevel(number, stride, hw, *(parts[part] for part in PARTS)))
-    head = RawHead(images, outputs["bases"], tuple(levels))
+    head = RawHead(images, ends.bases, tuple(levels), recognised)
     _check_channels(head)
     return head
 
 
-def _check_complete(outputs: dict[str, Any], found: dict[int, dict[str, Any]]) -> None:
+def _incomplete(outputs: dict[str, Any]) -> DataError:
+    found: dict[int, set[str]] = {}
+    for number, part in map(contract_name, outputs):
+        if number:
+            found.setdefault(number, set()).add(part)
     if outputs.keys() >= DEPLOYABLE and not found:
-        raise DataError(
+        return HeadsMissingError(
             "Expected a raw-head ONNX, but this one has boxes, scores, classes and masks already: it is a deployable "
             "ONNX. Type: trt-blendmask run MODEL SOURCE"
         )
-    missing = [] if "bases" in outputs else ["bases"]
+    missing = [] if (0, "bases") in map(contract_name, outputs) else ["bases"]
     missing += [f"P{n}{part}" for n in sorted(found) for part in PARTS if part not in found[n]]
     if not found:
         missing.append("P3logits, P3bbox_reg, P3centerness, P3top_feats, P4logits ...")
-    if missing:
-        came = ", ".join(outputs) if len(outputs) <= 6 else ", ".join([*list(outputs)[:6], "..."])
-        raise DataError(
-            f"Expected a raw-head ONNX of BlendMask, but its outputs lack {', '.join(missing)}; it has {came}. {EXPORT}"
-        )
+    came = ", ".join(outputs) if len(outputs) <= 6 else ", ".join([*list(outputs)[:6], "..."])
+    return HeadsMissingError(
+        f"Expected a raw-head ONNX of BlendMask, but its outputs lack {', '.join(missing)}; it has {came}. {EXPORT}"
+    )
 
 
 def _image_input(graph: gs.Graph) -> gs.Variable:
@@ -153,7 +162,7 @@ def _check_static(tensor: gs.Variable) -> None:
 def _stride(name: str, hw: tuple[int, int], input_hw: tuple[int, int], above: int) -> int:
     """The power of two, larger than that of the level before, by which the input was divided (rounding up)."""
     stride = above * 2
-    while stride <= max(input_hw):
+    while stride <= 2 * max(above, *input_hw):  # the coarsest level may be one cell
         if all(-(-side // stride) == cells for side, cells in zip(input_hw, hw, strict=True)):
             return stride
         stride *= 2

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx.inliner
-import onnx.version_converter
 
 from trt_blendmask import __version__
 from trt_blendmask.errors import DataError
 from trt_blendmask.files import atomic_output, existing_file
+from trt_blendmask.onnx_bounds import check_parts
 from trt_blendmask.structures import METADATA_KEY, ModelSpec
+from trt_blendmask.surgery.reading.external import take_inside
+from trt_blendmask.surgery.reading.merge_weights import Weights, take_weights
+from trt_blendmask.surgery.reading.opset import OLDEST_OPSET, opset_of
 
-OLDEST_OPSET, OPSET = 11, 17
 OLDEST_IR = 8  # that of opset 17; before 4 every weight had to be a graph input
 PRODUCER = "trt-blendmask"
 _HINT = "Give the raw.onnx that 'trt-blendmask export' or AdelaiDet's export_model_to_onnx.py writes."
 _FIXED_SHAPES_BAR = {"If", "Loop", "Scan", "NonMaxSuppression", "NonZero"}
 
 
-def load_raw(path: Path) -> onnx.ModelProto:
-    """Read an ONNX model of standard ops with its weights inside, at opset 17 or later.
+@dataclass(frozen=True)
+class Loaded:
+    """A file's model, and its large weights beside it: in the model they are inputs."""
+
+    model: onnx.ModelProto
+    weights: Weights
+
+
+def load_raw(path: Path) -> Loaded:
+    """Read an ONNX model of standard ops, its weights inside or in a file beside it, at the opset of the file.
 
     Raises:
         InputMissingError: no such file.
-        DataError: empty, truncated, no ONNX, weights in other files, ops that are unknown or cannot have fixed shapes.
+        DataError: empty, truncated, no ONNX, weights elsewhere, ops that are unknown or cannot have fixed shapes.
     """
     file = existing_file(path, "a raw-head ONNX", _HINT)
     try:
@@ -35,55 +47,47 @@ def load_raw(path: Path) -> onnx.ModelProto:
         raise DataError(f"Expected a raw-head ONNX, but '{path}' is no ONNX file, or cut short. {_HINT}") from error
     if not model.ir_version or not model.graph.node:
         raise DataError(f"Expected a raw-head ONNX, but '{path}' holds no network. {_HINT}")
-    _check_weights_inside(model, path)
+    take_inside(model, file)
+    check_parts(model, path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+        check_parts(model, path)
     _check_ops(model, path)
-    return _at_opset_17(model, path)
+    _check_opset(model, path)
+    return Loaded(*take_weights(model))
 
 
-def save(model: onnx.ModelProto, spec: ModelSpec, output: Path) -> int:
-    """Write `model` with `spec` as its metadata, the same bytes for the same model; returns their number.
+def save(models: Mapping[Path, onnx.ModelProto], spec: ModelSpec | None) -> dict[Path, int]:
+    """Write all `models` or none; returns the bytes of each. The first has `spec` as its metadata, if there is one.
 
     Raises:
         OutputError: cannot be written. DataError: over protobuf's 2 GiB.
     """
+    sizes: dict[Path, int] = {}
+    with ExitStack() as stack:
+        for path, model in models.items():
+            data = _serialised(model, "" if spec is None or sizes else spec.to_json())
+            stack.enter_context(atomic_output(path)).write_bytes(data)
+            sizes[path] = len(data)
+    return sizes
+
+
+def _serialised(model: onnx.ModelProto, text: str) -> bytes:
+    """The same bytes for the same model."""
     model.producer_name, model.producer_version = PRODUCER, __version__
     del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    if text:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = METADATA_KEY, text
     try:
-        data = model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
     except Exception as error:  # protobuf has exceptions of its own
         raise DataError("The model exceeds 2 GiB, which no ONNX file without external data can hold.") from error
-    with atomic_output(output) as temporary:
-        temporary.write_bytes(data)
-    return len(data)
 
 
 def metadata(model: onnx.ModelProto) -> str:
     """Our metadata JSON, "" where there is none."""
     return next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), "")
-
-
-def _check_weights_inside(model: onnx.ModelProto, path: Path) -> None:
-    for tensor in _tensors(model.graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise DataError(
-                f"Expected all weights inside '{path}', but '{tensor.name}' points to another file, which is never "
-                "followed. Save it in one file: onnx.save(onnx.load(F), G)"
-            )
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
 
 
 def _check_ops(model: onnx.ModelProto, path: Path) -> None:
@@ -93,6 +97,15 @@ def _check_ops(model: onnx.ModelProto, path: Path) -> None:
                 f"Expected standard ONNX ops in '{path}', but node '{node.name}' is {node.domain}::{node.op_type}. "
                 "Export it without custom ops."
             )
+
+
+def check_fixed_shapes(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse what no fixed shapes can hold.
+
+    Raises:
+        DataError: there is such a node.
+    """
+    for node in model.graph.node:
         if node.op_type in _FIXED_SHAPES_BAR:
             raise DataError(
                 f"Expected a raw-head ONNX, but node '{node.name}' of '{path}' is {node.op_type}, whose shapes depend "
@@ -100,23 +113,12 @@ def _check_ops(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _at_opset_17(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    newest = onnx.defs.onnx_opset_version()
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    opset, newest = opset_of(model), onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise DataError(
-            f"Expected ONNX opset {OLDEST_OPSET} to {newest}, but '{path}' has opset {opset}"
-            f"{' (whose Upsample runtimes read differently)' if opset < OLDEST_OPSET else ''}. "
+            f"Expected ONNX opset {OLDEST_OPSET} to {newest}, but '{path}' has opset {opset}. "
             "Type: trt-blendmask export CHECKPOINT --config YAML -o raw.onnx"
         )
     del model.opset_import[:]  # of domains that no node uses, which runtimes may not know
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
-    if opset >= OPSET:
-        return model
-    try:
-        return onnx.version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the C++ converter raises what it likes
-        raise DataError(
-            f"'{path}' has opset {opset} and cannot be brought to {OPSET}: {str(error).splitlines()[0]}. "
-            "Type: trt-blendmask export CHECKPOINT --config YAML -o raw.onnx"
-        ) from error
