@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE_PLACES = (ROOT.parent / "shared" / "reference", ROOT / "tests" / "golden" / "reference")
 
 
-@pytest.fixture(scope="session")
-def reference() -> Path:
+def reference_folder() -> Path:
     """Ground truth made by AdelaiDet's own PyTorch code (tests/golden/README.md says what it holds)."""
     named = os.environ.get("TRT_BLENDMASK_REFERENCE")
     places = (Path(named),) if named else REFERENCE_PLACES
@@ -20,3 +22,39 @@ def reference() -> Path:
         if (place / "blender").is_dir():
             return place
     pytest.fail(f"No reference data in {', '.join(map(str, places))}: set TRT_BLENDMASK_REFERENCE to its folder.")
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """See `reference_folder`."""
+    return reference_folder()
+
+
+def has_gpu() -> bool:
+    """Whether the CUDA driver is there and finds a device."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+# What a test may need that not every machine has: @pytest.mark.needs("gpu", "nvcc").
+NEEDS: dict[str, Callable[[], bool]] = {
+    "gpu": has_gpu,
+    "nvcc": lambda: shutil.which(os.environ.get("NVCC", "nvcc")) is not None,
+    "compute-sanitizer": lambda: shutil.which("compute-sanitizer") is not None,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(*what): skipped without {', '.join(NEEDS)}; REQUIRE_GPU=1 ... fails it")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine has not, or, where REQUIRE_GPU=1, REQUIRE_NVCC=1 ... say that it must have it, fail."""
+    for what in [name for mark in item.iter_markers("needs") for name in mark.args]:
+        if not NEEDS[what]():
+            required = os.environ.get(f"REQUIRE_{what.upper().replace('-', '_')}", "") not in ("", "0")
+            (pytest.fail if required else pytest.skip)(f"needs {what}, and this machine has none")

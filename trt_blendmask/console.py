@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -29,8 +30,9 @@ class Console:
             _print(text, sys.stdout)
 
     def error(self, exit_code: int, message: str) -> None:
-        """One line, whatever the names in `message` hold: control characters are spelt out."""
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        """One line, whatever the names in `message` hold: control characters are spelt out, endless ones cut."""
+        short = message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}"
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
         with contextlib.suppress(OSError):  # the terminal is gone: the exit code still tells
             _print(f"{_red(f'error[{exit_code}]', sys.stderr)}: {line}", sys.stderr)
 
@@ -40,6 +42,33 @@ def hold_standard_files() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+
+
+@contextlib.contextmanager
+def only_our_words() -> Iterator[None]:
+    """While it lasts, what C libraries print on file 2 (libpng, libjpeg) is lost; `sys.stderr` still gets there.
+
+    Nothing happens where `sys.stderr` is not file 2: a program that calls `main` has its own ideas then.
+    """
+    own, number = sys.stderr, None
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # None, closed, or no file at all
+        number = own.fileno()
+    if number != 2:
+        yield
+        return
+    kept = os.fdopen(os.dup(2), "w", buffering=1, encoding=own.encoding, errors=own.errors)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        own.flush()
+        os.dup2(nowhere, 2)
+        sys.stderr = kept
+        yield
+    finally:
+        sys.stderr = own
+        os.dup2(kept.fileno(), 2)
+        os.close(nowhere)
+        with contextlib.suppress(OSError):  # the terminal is gone
+            kept.close()
 
 
 def _print(text: str, out: TextIO | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from tests.conftest import ROOT
 from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
 from trt_blendmask.runtime.images import declared_wh, natural_key, read_image
 from trt_blendmask.runtime.predict import predict
@@ -120,7 +123,41 @@ def test_a_bomb_is_seen_before_decoding(tmp_path: Path) -> None:
         read_image(path)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_a_jpeg_bomb_is_seen_as_libjpeg_sees_it(tmp_path: Path) -> None:
+    content = cv2.imencode(".jpg", np.zeros((33, 57, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    frame = content.find(b"\xff\xc2")
+    sized = content[: frame + 5] + struct.pack(">HH", 9000, 9000) + content[frame + 9 :]
+    scan = sized.find(b"\xff\xda")
+    large = sized.replace(struct.pack(">HH", 9000, 9000), struct.pack(">HH", 60000, 60000))
+    path = tmp_path / "bomb.jpg"
+    for data, words in (
+        (large.replace(b"\xff\xc2", b"\0\1\xff\xff\xc2"), "60000 x 60000"),  # padding before and in the marker
+        (sized[:scan] + sized[scan:-2] * 50, "in [0-9]+ scans"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=words):
+            read_image(path)
+
+
+def test_formats_nobody_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 3 +X 3\n" + bytes(100))
+    with pytest.raises(DataError, match="of a kind that is not read"):
+        read_image(path)
+
+
+def test_libraries_do_not_speak_on_the_terminal(stub_model: Maker, tmp_path: Path) -> None:
+    content = bytearray(cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1].tobytes())
+    content[content.find(b"IDAT") + 8] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(content)
+    command = [sys.executable, "-m", "trt_blendmask", "predict", str(stub_model()), "a.png", "-o", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert done.returncode == 65
+    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"error[65]: Expected a picture")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif", ".ppm"])
 def test_sizes_in_headers(suffix: str) -> None:
     content = cv2.imencode(suffix, np.zeros((33, 57, 3), np.uint8))[1].tobytes()
     assert declared_wh(content) == (57, 33)

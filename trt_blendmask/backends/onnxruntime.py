@@ -41,7 +41,10 @@ class OnnxRuntimeSession:
         """
         import onnxruntime
 
+        from trt_blendmask.onnx_bounds import check_runnable
+
         self.path = existing_file(path, "a deployable ONNX model", _HINT)
+        check_runnable(self.path.read_bytes(), self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
@@ -61,11 +64,18 @@ class OnnxRuntimeSession:
         self.metadata = str(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""))
 
     def run(self, images: Array) -> dict[str, Array]:
-        """Feed the first input; return the outputs by name."""
+        """Feed the first input; return the outputs by name.
+
+        Raises:
+            DataError: the model was closed, or contradicts itself in a way that shows only now.
+        """
         if self._session is None:
             raise DataError(f"The model '{self.path}' was closed: load it again.")
         names = [spec.name for spec in self.outputs]
-        values = self._session.run(names, {self.inputs[0].name: images})
+        try:
+            values = self._session.run(names, {self.inputs[0].name: images})
+        except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+            raise DataError(f"The model '{self.path}' cannot be run: {_reason(error)}. {_HINT}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     def close(self) -> None:

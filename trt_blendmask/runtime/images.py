@@ -27,10 +27,13 @@ def read_image(path: Path) -> U8:
     file = existing_file(path, "a picture", "Give a PNG or JPEG file.")
     content = file.read_bytes()
     width, height = declared_wh(content)
-    if width * height > MAX_PIXELS:
+    if width < 1 or height < 1:
+        raise DataError(f"Expected a picture, but '{file}' is of a kind that is not read. Give a PNG or JPEG file.")
+    scans = content.count(b"\xff\xda") if content[:2] == b"\xff\xd8" else 1  # a progressive JPEG repeats them
+    if width * height > MAX_PIXELS or width * height * scans > 25 * MAX_PIXELS:
         raise DataError(
             f"Expected a picture of at most {MAX_PIXELS // 1_000_000} million pixels, but '{file}' has "
-            f"{width} x {height}. Scale it down first."
+            f"{width} x {height}{f' in {scans} scans' if scans > 25 else ''}. Scale it down first."
         )
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -48,7 +51,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def declared_wh(content: bytes) -> tuple[int, int]:
-    """Width and height in the header of a PNG, JPEG, BMP or WebP; (0, 0) for other formats (OpenCV's own limit holds).
+    """Width and height in the header of a PNG, JPEG, BMP, WebP, TIFF, PGM or PPM; (0, 0) for other formats.
 
     Decoders allocate the whole picture first, so a bomb must be seen before decoding.
     """
@@ -56,26 +59,47 @@ def declared_wh(content: bytes) -> tuple[int, int]:
         if content[:8] == b"\x89PNG\r\n\x1a\n":
             return struct.unpack_from(">II", content, 16)
         if content[:2] == b"BM":
-            width, height = struct.unpack_from("<ii", content, 18)
+            old = content[14:18] == b"\x0c\0\0\0"
+            width, height = struct.unpack_from("<HH" if old else "<ii", content, 18)
             return abs(width), abs(height)
         if content[:2] == b"\xff\xd8":
             return _jpeg_wh(content)
         if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
             return _webp_wh(content)
+        if content[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_wh(content)
+        if netpbm := re.match(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s", content[:4096]):
+            return int(netpbm[1]), int(netpbm[2])
     except (struct.error, IndexError):
         pass
     return 0, 0
 
 
 def _jpeg_wh(content: bytes) -> tuple[int, int]:
+    """As libjpeg looks for it: bytes before a marker are passed over, and a marker may begin with several 0xFF."""
     at = 2
-    while at < len(content):
-        marker, length = struct.unpack_from(">HH", content, at)
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # a start-of-frame segment
-            height, width = struct.unpack_from(">HH", content, at + 5)
+    while (at := content.find(b"\xff", at)) >= 0:
+        marker, at = content[at + 1], at + 1
+        if marker in (0x00, 0x01, 0xD8, 0xFF) or 0xD0 <= marker <= 0xD7:  # no segment follows
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            height, width = struct.unpack_from(">HH", content, at + 4)
             return width, height
-        at += 2 + length
+        at += 1 + int(struct.unpack_from(">H", content, at + 1)[0])
     return 0, 0
+
+
+def _tiff_wh(content: bytes) -> tuple[int, int]:
+    """Tags 256 and 257 of the first directory; a value of two bytes stands first in its field of four."""
+    order = "<" if content[:1] == b"I" else ">"
+    start = struct.unpack_from(f"{order}I", content, 4)[0]
+    sides = {256: 0, 257: 0}
+    for entry in range(struct.unpack_from(f"{order}H", content, start)[0]):
+        at = start + 2 + 12 * entry
+        tag, kind = struct.unpack_from(f"{order}HH", content, at)
+        if tag in sides:
+            sides[tag] = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", content, at + 8)[0]
+    return sides[256], sides[257]
 
 
 def _webp_wh(content: bytes) -> tuple[int, int]:

@@ -88,11 +88,14 @@ class Model:
         count = min(max(int(outputs["count"][0]), 0), len(scores))
         order = np.argsort(-scores[:count], kind="stable")
         order = order[np.isfinite(boxes[order]).all(axis=1) & np.isfinite(scores[order])]
+        masks = _probabilities(outputs["masks"][0][order])
+        whole = np.isfinite(masks).all(axis=(1, 2))
+        order, masks = order[whole], masks[whole]
         return Detections(
             xyxy=box.to_frame(boxes[order]),
             scores=scores[order].astype(np.float32),
             classes=outputs["classes"][0][order].astype(np.int32),
-            masks=_probabilities(outputs["masks"][0][order]),
+            masks=masks,
             frame_wh=box.frame_wh,
             class_names=self.spec.class_names,
         )
