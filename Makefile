@@ -1,6 +1,6 @@
 # The manual of this project: `make` alone lists the verbs. Every verb installs what it needs into .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train lint format types check wheel bench clean
+.PHONY: help demo test test-train test-rtx test-gpu lint format types check wheel bench parity fuzz clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 # Flags for the virtual environment; a Jetson uses VENV_FLAGS=--system-site-packages to keep its own OpenCV.
 VENV_FLAGS ?=
 OUT ?= out
+CPP_FILES = $(shell find plugins -name '*.h' -o -name '*.cuh' -o -name '*.cu' -o -name '*.cpp')
+
+include plugins/plugin.mk
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -15,20 +18,35 @@ help: ## list the verbs
 demo: $(VENV)/.runtime ## the whole pipeline on the bundled model and video; writes out/
 	$(BIN)/trt-blendmask demo -o $(OUT)
 
-test: $(VENV)/.dev ## all tests but those of the training sample (no torch)
-	$(BIN)/python -m pytest -n auto --ignore=tests/training
+test: $(VENV)/.dev ## all tests of the Python package; what needs torch, TensorRT or a compiler has a verb of its own
+	$(BIN)/python -m pytest -n auto --ignore=tests/training --ignore=tests/rtx --ignore=tests/plugin
 
 test-train: $(VENV)/.train ## the tests of the training sample (installs torch)
 	$(BIN)/python -m pytest tests/training
+
+test-rtx: $(VENV)/.rtx ## build engines with TensorRT-RTX, no GPU needed (installs its wheel)
+	$(BIN)/python -m pytest tests/rtx
+
+parity: $(VENV)/.dev ## how far every number is from AdelaiDet's, as a table
+	$(BIN)/python tests/parity/table.py
+
+fuzz: $(VENV)/.dev ## 2,000 damaged and hostile files through export, surgery and predict
+	$(BIN)/python tests/fuzz/drive.py --seed 1 --cases 2000
+
+test-gpu: $(VENV)/.dev ## what only a GPU can prove (needs one, nvcc and compute-sanitizer)
+	REQUIRE_GPU=1 REQUIRE_NVCC=1 REQUIRE_COMPUTE_SANITIZER=1 $(BIN)/python -m pytest tests/gpu
 
 lint: $(VENV)/.dev ## style of Python and C++, and the size budget
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/check_sizes.py
+	$(BIN)/python tests/check_layers.py
+	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
 
 format: $(VENV)/.dev ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
 
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
@@ -38,12 +56,14 @@ check: lint types test ## all that a change must pass
 bench: $(VENV)/.dev ## timing ratios, printed
 	$(BIN)/python benchmarks/overlay.py
 	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/export.py
+	$(BIN)/python -m benchmarks.surgery
 
 wheel: $(VENV)/.dev ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what the verbs made, .venv included
-	rm -rf $(VENV) $(OUT) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OUT) dist build trt_blendmask/lib *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # A stamp per set of dependencies: quick when it is there, made anew when pyproject.toml changes.
 $(BIN)/python:
@@ -59,4 +79,8 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(VENV)/.train: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]' $(TORCH)
+	@touch $@
+
+$(VENV)/.rtx: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[rtx]'
 	@touch $@

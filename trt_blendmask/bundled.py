@@ -62,4 +62,4 @@ def _ingredients() -> Iterator[Path]:
     yield CHECKPOINT
     yield CONFIG
     for stage in ("export", "surgery"):
-        yield from sorted((PACKAGE / stage).glob("*.py"))
+        yield from sorted((PACKAGE / stage).rglob("*.py"))

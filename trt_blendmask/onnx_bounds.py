@@ -20,6 +20,7 @@ LARGE_BYTES = 1 << 10  # weights above this are no arithmetic on shapes
 _SIZED_BY_VALUES = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "EyeLike"}
 _FOLLOWED = {"Add", "Sub", "Mul", "Cast", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze"}  # value by value
 _EIGHT_BYTES = (onnx.TensorProto.INT64, onnx.TensorProto.UINT64, onnx.TensorProto.DOUBLE)
+PLUGIN_DOMAIN = "trt_blendmask"
 _MADE_AFRESH = "Make the file again: trt-blendmask surgery raw.onnx -o model.onnx"
 
 
@@ -68,6 +69,11 @@ def check_runnable(content: bytes, path: Path) -> None:
             f"Expected an ONNX model, but '{path}' is no ONNX file, or cut short. {_MADE_AFRESH}"
         ) from error
     check_parts(model, path)
+    if any(node.domain == PLUGIN_DOMAIN for node in model.graph.node):
+        raise DataError(
+            f"'{path}' was made for TensorRT with the plugin libtrt_blendmask.so, which ONNX Runtime does not have. "
+            "Type: trt-blendmask surgery raw.onnx --tail native -o model.onnx"
+        )
     if model.functions:
         raise DataError(f"Expected a deployable ONNX, but '{path}' has functions of its own. {_MADE_AFRESH}")
     divisors = {node.input[1] for node in model.graph.node if node.op_type in ("Div", "Mod") and len(node.input) == 2}

@@ -232,7 +232,7 @@ def test_report(raws: dict[int, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"tail": "plugin"}, "--tail"),
+        ({"tail": "magic"}, "--tail"),
         ({"top": "middle"}, "--top"),
         ({"nms": "soft"}, "--nms"),
         ({"input_dtype": "int8"}, "--input"),

@@ -20,7 +20,12 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("raw", type=Path, metavar="RAW", help="raw-head ONNX, or one with RoiAlign in it")
     p.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), metavar="F", help="default: %(default)s")
-    p.add_argument("--tail", choices=["native"], default="native", help="what blends the masks (default: native)")
+    p.add_argument(
+        "--tail",
+        choices=["native", "plugin"],
+        default="native",
+        help="what blends the masks: standard ops, or the layer of libtrt_blendmask.so for TensorRT (default: native)",
+    )
     p.add_argument(
         "--top",
         choices=["sparse", "dense"],

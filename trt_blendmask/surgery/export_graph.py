@@ -13,7 +13,9 @@ from trt_blendmask.surgery.reading.merge_weights import without_weights
 def export_checked(graph: gs.Graph) -> onnx.ModelProto:
     """The checked model; a failure here is our own fault, not the user's."""
     model = gs.export_onnx(graph, do_type_check=False)
-    model.ir_version = max(OLDEST_IR, onnx.helper.find_min_ir_version_for(model.opset_import))
+    model.ir_version = max(
+        OLDEST_IR, onnx.helper.find_min_ir_version_for(model.opset_import, True)
+    )  # but for our domain
     del model.graph.value_info[:]
     try:
         onnx.checker.check_model(without_weights(model), full_check=True)

@@ -16,7 +16,7 @@ from trt_blendmask.surgery.images import rewrite_images
 from trt_blendmask.surgery.macs import count_graph_macs, count_macs
 from trt_blendmask.surgery.nms import Kept, append_nms
 from trt_blendmask.surgery.options import SurgeryOptions
-from trt_blendmask.surgery.outputs import append_outputs
+from trt_blendmask.surgery.outputs import append_detections
 from trt_blendmask.surgery.reading.group_norm import unify_group_norms
 from trt_blendmask.surgery.reading.load import check_fixed_shapes, load_raw, save
 from trt_blendmask.surgery.reading.looks_like import not_blendmask
@@ -29,7 +29,7 @@ from trt_blendmask.surgery.share_constants import share_constants
 from trt_blendmask.surgery.sparse_top import append_dense_top, append_sparse_top, find_top_layer
 from trt_blendmask.surgery.spec import resolve_spec
 from trt_blendmask.surgery.split import Blend, half_paths, split
-from trt_blendmask.surgery.tail_native import append_tail
+from trt_blendmask.surgery.tail import Filled, append_masks
 from trt_blendmask.surgery.whole.end_to_end import Whole, check_options, cut_back, facts, own_tensors, read_whole
 from trt_blendmask.surgery.whole.keep_own import append_own
 from trt_blendmask.surgery.whole.selection_proof import prove_selection
@@ -114,11 +114,13 @@ def _append_all(graph: gs.Graph, head: RawHead, spec: ModelSpec, whole: Whole | 
     else:
         attention = append_dense_top(graph, head, kept.locations)
         steps.done("dense_top", "top layer everywhere, as in training")
-    masks = append_tail(graph, head.bases, kept.boxes, attention, slots, spec)
+    detections = append_detections(graph, kept)
+    steps.done("outputs", "count, boxes, scores, classes; empty slots hold 0, and class -1")
+    filled = Filled(kept.batch, slots, detections[0], kept.valid)
+    graph.outputs = [*detections, append_masks(graph, head.bases, kept.boxes, attention, filled, spec)]
     r, m = spec.mask_size, spec.attention_size
-    steps.done("tail", f"native: {head.num_bases} bases in {slots} unclipped boxes of {r} x {r}, attention {m} x {m}")
-    graph.outputs = append_outputs(graph, kept, masks, spec)
-    steps.done("outputs", f"count, boxes, scores, classes, masks ({spec.mask_dtype})")
+    blended = f"{head.num_bases} bases in {slots} unclipped boxes of {r} x {r}, attention {m} x {m}"
+    steps.done("tail", f"{spec.tail}: {blended}; masks {spec.mask_dtype}")
     return Blend(head.bases, attention)
 
 

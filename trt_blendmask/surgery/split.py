@@ -16,8 +16,7 @@ import onnx_graphsurgeon as gs
 
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.builder import Builder
-from trt_blendmask.surgery.outputs import append_masks
-from trt_blendmask.surgery.tail_native import append_tail
+from trt_blendmask.surgery.tail import Filled, append_masks
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,8 @@ def _tail(
     n, d, channels = attention.shape
     b = Builder(graph, "split")
     rows = b.reshape("attention_rows", attention, (n * d, channels))
-    masks = append_tail(graph, bases, boxes, rows, d, spec)
     numbers = np.arange(d, dtype=np.int32)[None]
     valid = b.op("Less", "valid", numbers, b.reshape("count_column", count, (n, 1)))
-    graph.outputs = [append_masks(graph, valid, masks, (n, d), spec)]
+    graph.outputs = [append_masks(graph, bases, boxes, rows, Filled(n, d, count, valid), spec)]
     graph.cleanup().toposort()
     return graph
