@@ -33,7 +33,7 @@ parity: $(VENV)/.dev ## how far every number is from AdelaiDet's, as a table
 fuzz: $(VENV)/.dev ## 2,000 damaged and hostile files through export, surgery and predict
 	$(BIN)/python tests/fuzz/drive.py --seed 1 --cases 2000
 
-test-gpu: $(VENV)/.dev ## what only a GPU can prove (needs one, nvcc and compute-sanitizer)
+test-gpu: $(VENV)/.aot ## what only a GPU can prove (needs one, nvcc and compute-sanitizer)
 	REQUIRE_GPU=1 REQUIRE_NVCC=1 REQUIRE_COMPUTE_SANITIZER=1 $(BIN)/python -m pytest tests/gpu
 
 lint: $(VENV)/.dev ## style of Python and C++, and the size budget
@@ -83,4 +83,8 @@ $(VENV)/.train: $(VENV)/.dev
 
 $(VENV)/.rtx: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[rtx]'
+	@touch $@
+
+$(VENV)/.aot: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[aot]'
 	@touch $@

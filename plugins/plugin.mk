@@ -50,13 +50,14 @@ TENSORRT_VERSIONS := 10.15.1 10.16.1 11.0 11.1 11.2 11.3 11.4
 
 test-plugin: test-plugin-host $(addprefix test-plugin-,$(firstword $(TENSORRT_VERSIONS)) $(lastword $(TENSORRT_VERSIONS)) rtx) ## the plugin on the host, and in the hands of the oldest and the newest TensorRT that wheels have (installs them)
 
-test-plugin-host: $(VENV)/.dev ## the plugin's arithmetic and kernel, compiled for the host (needs g++)
-	$(BIN)/python -m pytest -n auto tests/plugin --ignore=tests/plugin/test_registry.py
+test-plugin-host: $(VENV)/.aot ## the plugin's arithmetic and kernel, compiled for the host (needs g++)
+	$(BIN)/python -m pytest -n auto tests/plugin --ignore-glob='*_registry.py'
 
 test-plugin-matrix: $(addprefix test-plugin-,$(TENSORRT_VERSIONS) rtx) ## the same with every TensorRT from 10.15 to 11.4 and TensorRT-RTX
 
 $(addprefix test-plugin-,$(TENSORRT_VERSIONS) rtx): test-plugin-%: build/tensorrt/%/.installed $(PLUGIN) $(PLUGIN_OUT)/harness $(PLUGIN_OUT)/on_host.so
-	build/tensorrt/$*/bin/python -m pytest tests/plugin/test_registry.py
+	build/tensorrt/$*/bin/python -m pytest tests/plugin/test_registry.py \
+	    $(if $(filter rtx,$*),,tests/plugin/test_aot_registry.py)
 
 build/tensorrt/%/.installed:
 	$(PYTHON) -m venv $(@D)

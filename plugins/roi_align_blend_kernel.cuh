@@ -303,9 +303,8 @@ __device__ __forceinline__ void stage(const A* planes, int32_t plane, int32_t ce
 }
 
 template <typename T, int32_t K, bool kPacked>
-__global__ void __launch_bounds__(kThreads, resident_blocks(K, sizeof(T)))
-    roi_align_blend_kernel(const __grid_constant__ RoiAlignBlendParams params, const __grid_constant__ Band band,
-                           const __grid_constant__ RoiAlignBlendTensors tensors) {
+__device__ __forceinline__ void blend_block(const RoiAlignBlendParams& params, const Band& band,
+                                            const RoiAlignBlendTensors& tensors) {
   const BlendGeometry& g = params.geometry;
   const int32_t r = g.mask_size, m = g.attention_size;
   const int32_t slot = static_cast<int32_t>(blockIdx.y), image = static_cast<int32_t>(blockIdx.z);
@@ -374,6 +373,13 @@ __global__ void __launch_bounds__(kThreads, resident_blocks(K, sizeof(T)))
   }
   __syncthreads();
   write_out<false>(masks, bytes, tile);
+}
+
+template <typename T, int32_t K, bool kPacked>
+__global__ void __launch_bounds__(kThreads, resident_blocks(K, sizeof(T)))
+    roi_align_blend_kernel(const __grid_constant__ RoiAlignBlendParams params, const __grid_constant__ Band band,
+                           const __grid_constant__ RoiAlignBlendTensors tensors) {
+  blend_block<T, K, kPacked>(params, band, tensors);
 }
 
 }  // namespace trt_blendmask

@@ -71,8 +71,8 @@ def check_runnable(content: bytes, path: Path) -> None:
     check_parts(model, path)
     if any(node.domain == PLUGIN_DOMAIN for node in model.graph.node):
         raise DataError(
-            f"'{path}' was made for TensorRT with the plugin libtrt_blendmask.so, which ONNX Runtime does not have. "
-            "Type: trt-blendmask surgery raw.onnx --tail native -o model.onnx"
+            f"'{path}' was made for TensorRT with a layer of our own (--tail plugin or aot), which ONNX Runtime does "
+            "not have. Type: trt-blendmask surgery raw.onnx --tail native -o model.onnx"
         )
     if model.functions:
         raise DataError(f"Expected a deployable ONNX, but '{path}' has functions of its own. {_MADE_AFRESH}")

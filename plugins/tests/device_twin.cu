@@ -1,7 +1,12 @@
 // The launcher behind C functions that take arrays in the host's memory. nvcc makes it a library for a GPU; g++ with
 // pretend_cuda/ makes the same library for any machine.
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
+
+#ifndef __CUDACC__
+#include <dlfcn.h>
+#endif
 
 #include "twin.h"
 
@@ -115,7 +120,21 @@ int coordinates(const RoiAlignBlendParams* params, const float* boxes, void* tap
   return error == cudaSuccess ? out.copy_out(taps) : error;
 }
 
-#ifdef __CUDACC__
+#ifndef __CUDACC__
+
+// What the launcher asks of a device: grid, block and shared memory. Returns the mangled name of its kernel.
+const char* planned(const RoiAlignBlendParams* params, int32_t (&launch)[7]) {
+  pretend_last.only_noted = true;
+  roi_align_blend(*params, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr);
+  pretend_last.only_noted = false;
+  const dim3 &grid = pretend_last.grid, &block = pretend_last.block;
+  const size_t sizes[7] = {grid.x, grid.y, grid.z, block.x, block.y, block.z, pretend_last.shared_bytes};
+  std::copy(sizes, sizes + 7, launch);
+  Dl_info found = {};
+  return dladdr(pretend_last.kernel, &found) != 0 && found.dli_sname != nullptr ? found.dli_sname : "";
+}
+
+#else
 
 // For callers with device memory of their own.
 int launch(const RoiAlignBlendParams* params, const void* bases, const float* boxes, const void* attention,

@@ -74,6 +74,6 @@ def test_the_judge_has_teeth(
 ) -> None:
     monkeypatch.setattr(trt_blendmask.cli, "main", lambda _: verb())
     monkeypatch.setattr("tests.fuzz.sandbox.SECONDS", 0.5)
-    monkeypatch.setattr("tests.fuzz.sandbox.PATIENCE", 2.0)
+    monkeypatch.setattr("tests.fuzz.sandbox.PATIENCE", 2.0 if verb is hang else 30.0)  # a busy machine is no fault
     (outcome,) = run_all([(0, Case("a case", (), {"a.bin": b"x"}))], tmp_path, 1)
     assert any(fault in said for said in outcome.faults), outcome.faults

@@ -22,9 +22,10 @@ def add(verb: AddVerb) -> None:
     p.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), metavar="F", help="default: %(default)s")
     p.add_argument(
         "--tail",
-        choices=["native", "plugin"],
+        choices=["native", "plugin", "aot"],
         default="native",
-        help="what blends the masks: standard ops, or the layer of libtrt_blendmask.so for TensorRT (default: native)",
+        help="what blends the masks: standard ops, the layer of libtrt_blendmask.so, or that layer inside the engine "
+        "(default: native)",
     )
     p.add_argument(
         "--top",
@@ -77,7 +78,7 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
         input_dtype=args.input,
         mask_dtype=args.mask_dtype,
         split=args.split,
-        config=config_options.read(args),
+        config=config_options.read(args, console),
     )
     report = operate(args.raw, args.output, options)
     for line in report.lines():

@@ -9,7 +9,7 @@ from trt_blendmask.errors import UsageError
 from trt_blendmask.export import BlendMaskConfig
 
 CHOICES = {
-    "tail": ("native", "plugin"),
+    "tail": ("native", "plugin", "aot"),
     "top": ("sparse", "dense"),
     "nms": ("matrix", "op"),
     "input_dtype": ("uint8", "float32"),
@@ -22,7 +22,8 @@ class SurgeryOptions:
     """Options of `operate`; None leaves what the model's own configuration says.
 
     Attributes:
-        tail: "native", standard ONNX ops only; "plugin", one node that libtrt_blendmask.so teaches TensorRT.
+        tail: "native", standard ONNX ops only; "plugin", one node that libtrt_blendmask.so teaches
+            TensorRT; "aot", one node whose kernel the engine carries (TensorRT >= 10.9).
         top: "sparse" computes the attention at the kept locations only, "dense" everywhere as in training.
         nms: "matrix" has fixed shapes throughout, "op" is ONNX's NonMaxSuppression; both keep the same detections.
         max_detections: D, detection slots per image, 1 to 1000.

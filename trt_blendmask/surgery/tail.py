@@ -35,9 +35,9 @@ def append_masks(
         attention: float32 [N * D, K*M*M].
 
     Raises:
-        UsageError: the plugin cannot blend so.
+        UsageError: no plugin can blend so.
     """
-    if spec.tail == "plugin":
+    if spec.tail != "native":
         _check_plugin(spec)
         return append_plugin_masks(graph, bases, boxes, attention, filled.count, (filled.batch, filled.slots), spec)
     b, shape = Builder(graph, "outputs"), (filled.batch, filled.slots, spec.mask_size, spec.mask_size)

@@ -1,4 +1,5 @@
-"""The plugin tail: the blender as one node `RoiAlignBlend`, which libtrt_blendmask.so teaches TensorRT.
+"""The plugin tails: the blender as one node, `RoiAlignBlend`, which libtrt_blendmask.so teaches TensorRT, or
+`RoiAlignBlendAot`, whose kernel `trt_blendmask.aot` compiles into the engine.
 
 Same numbers as the native tail. The slots from `count` on are left empty by the node itself.
 """
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from trt_blendmask.aot import NAME as AOT_OP_TYPE
+from trt_blendmask.aot import encode
 from trt_blendmask.onnx_bounds import PLUGIN_DOMAIN
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.builder import Builder
@@ -20,7 +23,7 @@ OP_TYPE = "RoiAlignBlend"
 def append_plugin_masks(
     graph: gs.Graph, bases: Any, boxes: Any, attention: Any, count: Any, slots: tuple[int, int], spec: ModelSpec
 ) -> gs.Variable:
-    """Append and declare `masks`.
+    """Append and declare `masks`; the node is the one that `spec.tail` says, "plugin" or "aot".
 
     Args:
         bases: float32 or float16 [N, K, Hb, Wb]. boxes: float32 [N, D, 4], input pixels, unclipped.
@@ -35,11 +38,9 @@ def append_plugin_masks(
     rows = b.reshape("attention_slots", attention, (*slots, spec.num_bases * spec.attention_size**2))
     shape = (*slots, spec.mask_size, spec.mask_size)
     masks = gs.Variable("tail.masks", np.dtype(dtype), shape)
-    graph.nodes.append(
-        gs.Node(
-            OP_TYPE, "tail.blend", _attributes(spec, dtype), [bases, boxes, rows, count], [masks], domain=PLUGIN_DOMAIN
-        )
-    )
+    attributes, inputs = _attributes(spec, dtype), [bases, boxes, rows, count]
+    op_type, attributes = (AOT_OP_TYPE, encode(attributes)) if spec.tail == "aot" else (OP_TYPE, attributes)
+    graph.nodes.append(gs.Node(op_type, "tail.blend", attributes, inputs, [masks], domain=PLUGIN_DOMAIN))
     if spec.mask_dtype == "uint8":
         steps = b.op("Round", "mask_steps", b.op("Mul", "mask_255", masks, np.array(255, np.float32)))
         masks = b.cast("mask_cast", steps, np.uint8)

@@ -1,0 +1,1 @@
+../../../plugins/roi_align_blend_math.h
