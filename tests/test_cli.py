@@ -25,7 +25,7 @@ from trt_blendmask.errors import (
 )
 from trt_blendmask.runtime.pipeline import RunReport
 
-VERBS = ("export", "surgery", "predict", "run", "demo", "zoo")
+VERBS = ("export", "surgery", "calibrate", "predict", "run", "demo", "zoo")
 HEAVY = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "cv2", "av", "yaml", "rich", "torch", "tensorrt")
 
 
@@ -219,7 +219,8 @@ def test_a_run_that_was_stopped_has_done_its_work(
 def test_the_next_command_can_be_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     report = SimpleNamespace(ignored_keys=(), output=Path("my files/raw.onnx"), summary=lambda: "done")
     monkeypatch.setattr("trt_blendmask.export.export_onnx", lambda *_: report)
-    monkeypatch.setattr("trt_blendmask.export.read_config", lambda *_: None)
+    config = SimpleNamespace(unused_options=())
+    monkeypatch.setattr("trt_blendmask.export.read_config", lambda *_: config)
     assert cli.main(["export", "a.pth", "--config", "a.yaml"]) == 0
     typed = shlex.split(capsys.readouterr().out.split("Next: ")[1])
     assert typed == ["trt-blendmask", "surgery", "my files/raw.onnx", "-o", "model.onnx"]

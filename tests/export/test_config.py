@@ -210,6 +210,9 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(DataError, match="0 bytes"):
         read_config(path)
+    path.write_bytes("# 你好\nMODEL:\n  META_ARCHITECTURE: BlendMask\n".encode("gbk"))
+    with pytest.raises(DataError, match="Save it as UTF-8"):
+        read_config(path)
 
 
 def test_the_bundled_config_reads() -> None:

@@ -182,13 +182,29 @@ def test_options_win(case: tuple[list[str], str, Any], tmp_path: Path) -> None:
     assert getattr(read_config(path), case[1]) != case[2] or case[2] is True
 
 
+COPIED = """SOLVER.IMS_PER_BATCH 2 OUTPUT_DIR out MODEL.WEIGHTS a.pth MODEL.DEVICE cpu DATASETS.TEST ('x',) SEED 1
+TEST.AUG.ENABLED True DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (640,) INPUT.CROP.ENABLED True
+MODEL.RETINANET.SCORE_THRESH_TEST 0.3 MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.3 MODEL.FCOS.LOSS_ALPHA 0.2
+MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH 0.3 MODEL.FCOS.PRE_NMS_TOPK_TRAIN 9
+MODEL.BASIS_MODULE.LOSS_ON False MODEL.BACKBONE.FREEZE_AT 0"""
+
+
+def test_a_command_of_training_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = read_config(preset="R_50_1x", opts=["MODEL.FCOS.INFERENCE_TH_TEST", "0.3", *COPIED.split()])
+    assert config.score_threshold == 0.3
+    assert config.unused_options == tuple(COPIED.split()[::2])
+    words = ["surgery", "-v", str(tmp_path / "no.onnx"), "--preset", "R_50_1x", "--opts", *COPIED.split()]
+    assert cli.main(words) == 66
+    assert "no effect at inference: SOLVER.IMS_PER_BATCH" in capsys.readouterr().out
+
+
 BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "typo": (["MODEL.FCOS.NUM_CLASES", "3"], r"Did you mean MODEL\.FCOS\.NUM_CLASSES\?"),
     "small letters": (["model.fcos.num_classes", "3"], r"Did you mean MODEL\.FCOS\.NUM_CLASSES\?"),
     "last part only": (["ATTN_SIZE", "7"], r"Did you mean MODEL\.BLENDMASK\.ATTN_SIZE\?"),
-    "training": (["SOLVER.IMS_PER_BATCH", "7"], "no effect"),
-    "other backbone": (["MODEL.DLA.NORM", "BN"], r"MODEL\.DLA\.NORM, which has no effect"),
-    "section": (["MODEL.FCOS", "3"], "no effect"),
+    "not even of training": (["INPUT.MIN_SIZE_TSET", "7"], r"Did you mean INPUT\.MIN_SIZE_TEST\?"),
+    "other backbone": (["MODEL.DLA.NORM", "BN"], r"MODEL\.DLA\.NORM, which this network has no use for"),
+    "section": (["MODEL.FCOS", "3"], "no use"),
     "odd": (["MODEL.FCOS.NUM_CLASSES"], "a key without a value: 'MODEL.FCOS.NUM_CLASSES'"),
     "equals sign": (["MODEL.FCOS.NUM_CLASSES=3", "x"], "a key that is none"),
     "type": (["MODEL.FCOS.NUM_CLASSES", "many"], "--opts has MODEL.FCOS.NUM_CLASSES: 'many', expected a whole number"),

@@ -123,6 +123,21 @@ def test_a_bomb_is_seen_before_decoding(tmp_path: Path) -> None:
         read_image(path)
 
 
+@pytest.mark.parametrize("claimed", [1 << 31, (1 << 31) - 1, 5000])
+def test_a_chunk_longer_than_the_file_is_never_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int
+) -> None:
+    content = cv2.imencode(".png", np.zeros((33, 57, 3), np.uint8))[1].tobytes()
+    path = tmp_path / "a.png"
+    path.write_bytes(content + b"what some tools leave behind the end")
+    assert read_image(path).shape == (33, 57, 3)
+    data = content.find(b"IDAT")
+    path.write_bytes(content[: data - 4] + struct.pack(">I", claimed) + content[data:])
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(path)
+
+
 def test_a_jpeg_bomb_is_seen_as_libjpeg_sees_it(tmp_path: Path) -> None:
     content = cv2.imencode(".jpg", np.zeros((33, 57, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     frame = content.find(b"\xff\xc2")

@@ -115,6 +115,24 @@ def half_precision(model: onnx.ModelProto) -> None:
     output(model, "P5centerness").type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
 
 
+def half_weights(model: onnx.ModelProto) -> None:
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+
+
+def not_a_number(model: onnx.ModelProto) -> None:
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    tensor.raw_data = b"\xff" * 4 + tensor.raw_data[4:]
+
+
+def quantised(model: onnx.ModelProto) -> None:
+    node_making(model, "P5logits").op_type = "QLinearConv"
+
+
+def optimised(model: onnx.ModelProto) -> None:
+    node_making(model, "P5logits").domain = "com.microsoft.nchwc"
+
+
 def eight_bases(model: onnx.ModelProto) -> None:
     """bases with 8 channels: 196 is no multiple of 8 squares."""
     node_making(model, "bases").output[0] = "bases4"
@@ -148,6 +166,10 @@ def swapped_levels(model: onnx.ModelProto) -> None:
         (lying_shape, ["does not hold together", "(8) vs (9)"]),
         (eight_distances, ["P4bbox_reg", "[1, 4, 8, 10]", "[1, 8, 8, 10]"]),
         (half_precision, ["P5centerness", "float16", "before quantize"]),
+        (half_weights, ["float16", "before quantize"]),
+        (not_a_number, ["NaN", "another checkpoint"]),
+        (quantised, ["QLinearConv", "before quantize"]),
+        (optimised, ["com.microsoft.nchwc::Conv", "that ONNX Runtime optimised"]),
         (eight_bases, ["K*M*M", "P3top_feats", "196"]),
         (swapped_levels, ["P4logits", "power of two"]),
     ],

@@ -73,8 +73,9 @@ def test_raw_heads(reference: Path, tmp_path: Path) -> None:
 
 def test_a_half_is_no_input(tmp_path: Path) -> None:
     halves(TINY["tiny_topk_dynamo18"], tmp_path)
-    with pytest.raises(DataError, match="the trunk that --split wrote"):
-        operate(tmp_path / "model.trunk.onnx", tmp_path / "again.onnx")
+    for half in ("trunk", "tail"):
+        with pytest.raises(DataError, match=f"the {half} that --split wrote"):
+            operate(tmp_path / f"model.{half}.onnx", tmp_path / "again.onnx")
     with pytest.raises(DataError):
         operate(tmp_path / "model.tail.onnx", tmp_path / "again.onnx")
     assert not (tmp_path / "again.onnx").exists()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from trt_blendmask.export.reader import read_checkpoint
@@ -55,6 +58,21 @@ def test_old_form_with_views_of_one_storage(tmp_path: Path) -> None:
     weights = read_checkpoint(path).weights
     np.testing.assert_array_equal(weights["a"].read(), np.arange(2, 8))
     np.testing.assert_array_equal(weights["b"].read(), np.arange(10, 20).reshape(2, 5))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_any_pickle_protocol(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "x.pth"
+    for zipped in (True, False):
+        torch.save({"a": torch.arange(3.0)}, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+        np.testing.assert_array_equal(read_checkpoint(path).weights["a"].read(), np.arange(3))
+
+
+def test_what_trainers_note_beside_the_weights(tmp_path: Path) -> None:
+    args = argparse.Namespace(output=Path("out"), amp=torch.float16)
+    notes = {"args": args, "done": {1, 2}, "when": datetime.now(timezone.utc).replace(tzinfo=None)}
+    torch.save({"model": {"a": torch.arange(3.0)}, **notes}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").other_keys == ("args", "done", "when")
 
 
 def test_training_state_beside_the_weights_is_left_alone(tmp_path: Path) -> None:

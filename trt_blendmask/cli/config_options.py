@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trt_blendmask.console import Console
+
 if TYPE_CHECKING:
     from trt_blendmask.export import BlendMaskConfig
 
@@ -24,9 +26,13 @@ def add(parser: argparse.ArgumentParser, use: str) -> None:
     )
 
 
-def read(args: argparse.Namespace) -> BlendMaskConfig | None:
+def read(args: argparse.Namespace, console: Console) -> BlendMaskConfig | None:
     """The configuration they name, None where none of them was used; see `read_config` for the errors."""
     from trt_blendmask.export import read_config
 
-    given = args.config is not None or args.preset is not None or args.opts
-    return read_config(args.config, args.preset, args.opts) if given else None
+    if args.config is None and args.preset is None and not args.opts:
+        return None
+    config = read_config(args.config, args.preset, args.opts)
+    for key in config.unused_options:
+        console.detail(f"  no effect at inference: {key}")
+    return config

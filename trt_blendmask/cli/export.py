@@ -36,7 +36,7 @@ def add(verb: AddVerb) -> None:
 def _perform(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.export import export_onnx
 
-    config = config_options.read(args)
+    config = config_options.read(args, console)
     report = export_onnx(args.checkpoint, config, args.output, args.input_size, args.batch, args.deform)
     for key in report.ignored_keys:
         console.detail(f"  not needed at inference: {key}")

@@ -7,7 +7,7 @@ here as there. Two keys are ours: `CLASS_NAMES` (a list) and `INPUT.SIZE_HW` ([h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class BlendMaskConfig:
         files: the YAML and its chain of bases; none for a preset.
         default_input_hw: INPUT.SIZE_HW, else (MIN_SIZE_TEST, MAX_SIZE_TEST) rounded up to multiples of 32.
         strides: of P3, P4, ...; top_levels of them (0, 1, 2) come from P5 by P6 and P7.
+        unused_options: keys of the options that only training, data or other networks have.
         unsupported: a sentence where the network is not one that export can build, else "".
     """
 
@@ -88,6 +89,7 @@ class BlendMaskConfig:
     unsupported: str
     head: HeadConfig
     basis: BasisConfig
+    unused_options: tuple[str, ...] = ()
 
     def check_exportable(self) -> None:
         """Raises DataError if the backbone is one that export cannot build (surgery needs no such check)."""
@@ -132,7 +134,7 @@ def read_config(path: Path | None = None, preset: str | None = None, opts: Seque
         opts: `KEY, VALUE, KEY, VALUE, ...` that win over it, as AdelaiDet's `--opts`.
 
     Raises:
-        UsageError: not one of path and preset, an unknown preset, or an option that is malformed or has no effect.
+        UsageError: not one of path and preset, an unknown preset, or an option that is malformed or unknown.
         InputMissingError: a file is not there. NotTrustedError: a `!!python` tag.
         DataError: not YAML, not a BlendMask, or a value that is out of range or has no counterpart here.
     """
@@ -153,8 +155,7 @@ def read_config(path: Path | None = None, preset: str | None = None, opts: Seque
         layers.insert(0, Layer(OPTS, parse_opts(opts), dotted=True))
     tree = YamlTree(tuple(layers))
     config = _read(tree, source + (f" with {OPTS}" if opts else ""), tuple(chain))
-    tree.check_options()
-    return config
+    return replace(config, unused_options=tree.check_options())
 
 
 def as_config(config: Path | BlendMaskConfig) -> BlendMaskConfig:

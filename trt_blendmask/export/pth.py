@@ -18,7 +18,7 @@ import numpy.typing as npt
 from trt_blendmask.export.storage import ITEM_BYTES, DamagedError, Weight, to_float32
 from trt_blendmask.export.unpickle import TensorRef, load_pickle
 
-LEGACY_START = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # the pickled number that the older form opens with
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the number whose pickle the older form opens with
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -103,10 +103,10 @@ def read_legacy(file: Path) -> Any:
         DamagedError: cut short, or a pickle that torch.save did not write. NotTrustedError: see `load_pickle`.
     """
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-        if stream.read(2)[:1] != b"\x80" or stream.read(len(LEGACY_START)) != LEGACY_START:
-            stream.seek(0)
-            load_pickle(stream)  # a hostile one is named as such
-            raise DamagedError("it is a plain pickle that torch.save did not write")
+        if load_pickle(stream).value != LEGACY_MAGIC:
+            raise DamagedError(
+                "it is a plain pickle that torch.save did not write, as detectron2's backbones in .pkl are"
+            )
         load_pickle(stream)
         load_pickle(stream)
         saved = load_pickle(stream)

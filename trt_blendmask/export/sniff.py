@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+TEXT = "a text file"
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?)"),
     (b"\x80\x02", "a pickle (an older PyTorch checkpoint?)"),
@@ -45,5 +46,5 @@ def describe(head: bytes) -> str:
         return "an ONNX model"
     readable = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
     if readable and 4 * sum(byte >= 127 for byte in head) <= len(head):
-        return "a text file"
+        return TEXT
     return "a file of an unknown kind"

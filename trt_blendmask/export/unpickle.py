@@ -45,6 +45,10 @@ INERT = frozenset(
         ("torch", "Size"),
         ("torch", "device"),
         ("argparse", "Namespace"),
+        ("pathlib", "PosixPath"),
+        ("datetime", "datetime"),
+        *((module, kind) for module in ("builtins", "__builtin__") for kind in ("set", "frozenset", "complex")),
+        *(("torch", kind) for kind in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "uint8", "bool")),
     }
 )
 MAX_COPIED_ITEMS = 500_000

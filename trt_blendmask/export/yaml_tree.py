@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_blendmask.errors import DataError, InputMissingError, NotTrustedError, TrtBlendMaskError, UsageError
-from trt_blendmask.export.sniff import describe
+from trt_blendmask.export.sniff import TEXT, describe
 from trt_blendmask.files import existing_file
 
 HINT = "Name the AdelaiDet YAML that the checkpoint was trained with (--config)."
@@ -23,6 +23,15 @@ OPTS = "--opts"
 # What PyYAML raises, beside its own, on hostile input.
 YAML_FAULTS = (ValueError, RecursionError, OverflowError, AttributeError, TypeError, KeyError, IndexError)
 _MISSING = object()
+# Of detectron2's and AdelaiDet's keys, those that training, data and other networks have: a copied command has them.
+_NO_EFFECT = re.compile(
+    r"(SOLVER|TEST|DATASETS|DATALOADER|GLOBAL|INPUT\.CROP|MODEL\.(ROI_\w+|RPN|RETINANET|ANCHOR_GENERATOR|SEM_SEG_HEAD"
+    r"|PANOPTIC_FPN))\..+|OUTPUT_DIR|SEED|VERSION|VIS_PERIOD|CUDNN_BENCHMARK|FLOAT32_PRECISION"
+    r"|INPUT\.(\w+_TRAIN(_SAMPLING)?|MASK_FORMAT|RANDOM_FLIP|IS_ROTATE)"
+    r"|MODEL\.(WEIGHTS|DEVICE|MASK_ON|KEYPOINT_ON|LOAD_PROPOSALS|BACKBONE\.FREEZE_AT|BLENDMASK\.(VISUALIZE|\w+_WEIGHT)"
+    r"|FCOS\.(\w+_TRAIN|LOSS_\w+|LOC_LOSS_TYPE|PRIOR_PROB|CENTER_SAMPLE|POS_RADIUS|SIZES_OF_INTEREST|BOX_QUALITY)"
+    r"|BASIS_MODULE\.(ANN_SET|COMMON_STRIDE|LOSS_\w+|NUM_CLASSES))"
+)
 
 
 @dataclass(frozen=True)
@@ -71,17 +80,22 @@ class YamlTree:
         kind = UsageError if source == OPTS else DataError
         return kind(f"{source} has {key}: {shown[:120]}, expected {expected}.")
 
-    def check_options(self) -> None:
-        """Raises UsageError, naming the nearest key, if an option sets a key that nobody has looked up."""
+    def check_options(self) -> tuple[str, ...]:
+        """The keys that the options set without an effect on inference; to be asked once all others were looked up.
+
+        Raises:
+            UsageError: a key that neither this package nor training knows; the nearest is named.
+        """
         unread = [key for layer in self.layers if layer.source == OPTS for key in layer.values if key not in self.asked]
-        if not unread:
-            return
-        key = unread[0]
+        unknown = [key for key in unread if not _NO_EFFECT.fullmatch(key)]
+        if not unknown:
+            return tuple(unread)
+        key = unknown[0]
         known = {name.upper(): name for name in sorted(self.asked)}
         near = [name for upper, name in known.items() if upper.endswith(f".{key.upper()}")]
         near = near or [known[match] for match in difflib.get_close_matches(key.upper(), known, 1, 0.75)]
         advice = f"Did you mean {' or '.join(near[:3])}?" if near else "Leave it out."
-        raise UsageError(f"{OPTS} sets {key[:100]}, which has no effect on this network at inference. {advice}")
+        raise UsageError(f"{OPTS} sets {key[:100]}, which this network has no use for. {advice}")
 
     def integer(self, key: str, default: int, low: int, high: int) -> int:
         value = self.get(key, default)
@@ -195,6 +209,10 @@ def _read_one(file: Path) -> dict[str, Any]:
         raise DataError(f"Expected a YAML config at '{file}', but it is not valid YAML{where}: {reason}.") from error
     except YAML_FAULTS as error:
         looks = describe(data[:512])
+        if looks == TEXT and isinstance(error, UnicodeDecodeError):
+            raise DataError(
+                f"Expected a YAML config in UTF-8 at '{file}', got another encoding. Save it as UTF-8."
+            ) from error
         raise DataError(f"Expected a YAML config at '{file}', but it looks like {looks}. {HINT}") from error
     if not isinstance(document, dict):
         raise DataError(f"Expected a YAML config at '{file}', but it holds no keys. {HINT}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from trt_blendmask.files import existing_file
 from trt_blendmask.structures import U8
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+PNG_START = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 100_000_000  # 300 MB as BGR; far above any camera, far below what stops a small machine
 
 
@@ -35,10 +37,10 @@ def read_image(path: Path) -> U8:
             f"Expected a picture of at most {MAX_PIXELS // 1_000_000} million pixels, but '{file}' has "
             f"{width} x {height}{f' in {scans} scans' if scans > 25 else ''}. Scale it down first."
         )
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
+    image = None
+    if _chunks_fit(content):
+        with suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(f"Expected a picture, but '{file}' cannot be decoded. Give a PNG or JPEG file.")
     return np.asarray(image, dtype=np.uint8)
@@ -56,7 +58,7 @@ def declared_wh(content: bytes) -> tuple[int, int]:
     Decoders allocate the whole picture first, so a bomb must be seen before decoding.
     """
     try:
-        if content[:8] == b"\x89PNG\r\n\x1a\n":
+        if content[:8] == PNG_START:
             return struct.unpack_from(">II", content, 16)
         if content[:2] == b"BM":
             old = content[14:18] == b"\x0c\0\0\0"
@@ -73,6 +75,16 @@ def declared_wh(content: bytes) -> tuple[int, int]:
     except (struct.error, IndexError):
         pass
     return 0, 0
+
+
+def _chunks_fit(content: bytes) -> bool:
+    """Whether no chunk of a PNG claims more bytes than the file has: OpenCV sets them aside before it reads."""
+    at = 8 if content[:8] == PNG_START else len(content)
+    while at + 8 <= len(content):
+        if content[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(content[at : at + 4], "big")
+    return at <= len(content)
 
 
 def _jpeg_wh(content: bytes) -> tuple[int, int]:

@@ -125,7 +125,7 @@ def checked_spec(session: OnnxRuntimeSession) -> ModelSpec:
     typed = shlex.quote(str(path))
     operate = f"Type: trt-blendmask surgery {typed} -o model.onnx"
     spec = ModelSpec.from_json(session.metadata) if session.metadata else None
-    if (spec and spec.kind == "raw-head") or (spec is None and "bases" in names):
+    if (spec and spec.kind == "raw-head") or (spec is None and "bases" in names and "boxes" not in names):
         raise DataError(f"Expected a deployable ONNX, but '{path}' is a raw-head ONNX (before surgery). {operate}")
     if spec is None:
         raise DataError(

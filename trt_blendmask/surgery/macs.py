@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -37,16 +38,26 @@ def count_macs(model: onnx.ModelProto) -> dict[str, int]:
     Raises:
         DataError: shapes that contradict one another.
     """
+    totals = Counter(dict.fromkeys(PARTS, 0))
+    for _, part, macs in macs_by_node(model):
+        totals[part] += macs
+    return dict(totals)
+
+
+def macs_by_node(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str, int]]:
+    """Each convolution and matrix product, its part and its multiply-adds, in the graph's order.
+
+    Raises:
+        DataError: shapes that contradict one another.
+    """
     shapes = static_shapes(model)
     fallback = _parts_by_position(model.graph)
-    totals = Counter(dict.fromkeys(PARTS, 0))
     for index, node in enumerate(model.graph.node):
         inputs = [shapes.get(name, ()) for name in node.input]
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
         macs = _node_macs(node.op_type, inputs, shapes.get(node.output[0], ()), transposed)
         if macs:
-            totals[part_of(node.name, list(node.input)) or fallback[index]] += macs
-    return dict(totals)
+            yield node, part_of(node.name, list(node.input)) or fallback[index], macs
 
 
 def count_graph_macs(graph: gs.Graph) -> dict[str, int]:

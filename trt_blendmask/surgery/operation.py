@@ -32,6 +32,7 @@ from trt_blendmask.surgery.split import Blend, half_paths, split
 from trt_blendmask.surgery.tail import Filled, append_masks
 from trt_blendmask.surgery.whole.end_to_end import Whole, check_options, cut_back, facts, own_tensors, read_whole
 from trt_blendmask.surgery.whole.keep_own import append_own
+from trt_blendmask.surgery.whole.normalised import take_off_normalisation
 from trt_blendmask.surgery.whole.selection_proof import prove_selection
 from trt_blendmask.surgery.whole.tail_only import replace_tail
 
@@ -62,13 +63,16 @@ def perform(raw: Path, output: Path, options: SurgeryOptions) -> SurgeryReport:
     if whole is not None:
         check_options(whole, options)
         loaded, whole, cut = cut_back(loaded, whole)
+    found = facts(whole, options.config is not None)
     try:
+        if whole is None:
+            loaded, found, cut = take_off_normalisation(loaded)
         check_fixed_shapes(loaded.model, raw)
         graph, read = read_graph(loaded, raw)
         head = find_raw_head(graph)
     except DataError as error:
         raise not_blendmask(loaded, raw, error) from error
-    spec, source = resolve_spec(loaded.model, head, options, facts(whole, options.config is not None))
+    spec, source = resolve_spec(loaded.model, head, options, found)
     name_parts(graph, head)
     before = count_graph_macs(graph)
     free_names(graph)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.inliner
 
@@ -22,6 +23,8 @@ from trt_blendmask.surgery.reading.opset import OLDEST_OPSET, opset_of
 OLDEST_IR = 8  # that of opset 17; before 4 every weight had to be a graph input
 PRODUCER = "trt-blendmask"
 _HINT = "Give the raw.onnx that 'trt-blendmask export' or AdelaiDet's export_model_to_onnx.py writes."
+_FLOAT32 = "Surgery comes before quantize: give the float32 file that it was made from."
+_QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "DequantizeLinear"}
 _FIXED_SHAPES_BAR = {"If", "Loop", "Scan", "NonMaxSuppression", "NonZero"}
 
 
@@ -54,7 +57,9 @@ def load_raw(path: Path) -> Loaded:
         check_parts(model, path)
     _check_ops(model, path)
     _check_opset(model, path)
-    return Loaded(*take_weights(model))
+    loaded = Loaded(*take_weights(model))
+    _check_numbers(loaded.weights, path)
+    return loaded
 
 
 def save(models: Mapping[Path, onnx.ModelProto], spec: ModelSpec | None) -> dict[Path, int]:
@@ -93,10 +98,24 @@ def metadata(model: onnx.ModelProto) -> str:
 def _check_ops(model: onnx.ModelProto, path: Path) -> None:
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
+            optimised = node.domain.startswith("com.microsoft")
             raise DataError(
                 f"Expected standard ONNX ops in '{path}', but node '{node.name}' is {node.domain}::{node.op_type}. "
-                "Export it without custom ops."
+                + ("Give the file that ONNX Runtime optimised." if optimised else "Export it without custom ops.")
             )
+        if node.op_type in _QUANTISED:
+            raise DataError(
+                f"Expected a float32 network, but '{path}' is quantised: node '{node.name}' is {node.op_type}. "
+                f"{_FLOAT32}"
+            )
+
+
+def _check_numbers(weights: Weights, path: Path) -> None:
+    for name, values in weights.arrays.items():
+        if values.dtype.kind in "fV" and values.dtype != np.float32:  # bfloat16 is a type apart
+            raise DataError(f"Expected float32 weights in '{path}', but '{name}' has {values.dtype}. {_FLOAT32}")
+        if values.dtype == np.float32 and np.isnan(values).any():
+            raise DataError(f"Expected numbers in '{path}', but '{name}' has NaN. Export another checkpoint.")
 
 
 def check_fixed_shapes(model: onnx.ModelProto, path: Path) -> None:

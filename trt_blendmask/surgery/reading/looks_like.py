@@ -115,6 +115,8 @@ def _is_segmentation(traits: Traits) -> bool:
 KINDS = (
     Kind("the trunk that --split wrote", "bases and attention among its outputs",
          lambda t: t.outputs.keys() >= {"bases", "attention", "boxes"}),
+    Kind("the tail that --split wrote", "bases, boxes and attention go in, masks come out",
+         lambda t: t.inputs.keys() >= {"bases", "attention", "boxes"} and t.outputs.keys() == {"masks"}),
     Kind("Mask R-CNN or another two-stage detector", "several RoiAlign", lambda t: t.ops["RoiAlign"] > 1),
     Kind("CondInst", "a controller of 169 channels, the weights of its mask head",
          lambda t: t.channels[169] > 0 or any(169 in c for c in t.levels())),

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trt_blendmask.errors import DataError
+from trt_blendmask.surgery.reading.behind_heads import check_end, said, take_off
 from trt_blendmask.surgery.reading.ends import PARTS, by_name, contract_name, rename
 from trt_blendmask.surgery.reading.recognise import recognise
 
@@ -46,7 +47,7 @@ class HeadLevel:
 class RawHead:
     """The ends of a raw-head graph: `images` float32 [N, 3, H, W] normalised BGR, `bases` float32 [N, K, H/4, W/4].
 
-    `recognised` says which outputs had other names; empty: none.
+    `recognised` says which outputs had other names, and what was taken off them; empty: nothing.
     """
 
     images: gs.Variable
@@ -91,6 +92,8 @@ class RawHead:
 def find_raw_head(graph: gs.Graph) -> RawHead:
     """Bind the raw-head inputs and outputs of `graph`, give renamed outputs their names, check that all fit together.
 
+    What exporters put behind a head is taken off `graph`.
+
     Raises:
         DataError: an output is missing or could be two things, a shape is not static, or channels and sizes
             contradict one another.
@@ -99,19 +102,26 @@ def find_raw_head(graph: gs.Graph) -> RawHead:
     ends = by_name(outputs) or recognise(graph)
     if ends is None:
         raise _incomplete(outputs)
-    recognised = ends.renamed()
+    renamed = ends.renamed()
     rename(graph, ends)
     images = _image_input(graph)
     for tensor in (images, ends.bases, *(tensor for parts in ends.levels.values() for tensor in parts.values())):
         _check_static(tensor)
     input_hw = (int(images.shape[2]), int(images.shape[3]))
     levels: list[HeadLevel] = []
+    taken: list[tuple[str, str]] = []
     for number, parts in sorted(ends.levels.items()):
         hw = (int(parts["logits"].shape[2]), int(parts["logits"].shape[3]))
         stride = _stride(f"P{number}logits", hw, input_hw, levels[-1].stride if levels else 1)
+        taken += take_off(graph, parts, stride)
         levels.append(HeadLevel(number, stride, hw, *(parts[part] for part in PARTS)))
+    recognised = "; ".join(filter(None, (renamed, said(taken))))
     head = RawHead(images, ends.bases, tuple(levels), recognised)
     _check_channels(head)
+    check_end(head.bases, "bases")
+    for level in head.levels:
+        for part in PARTS:
+            check_end(getattr(level, part), part)
     return head
 
 
@@ -136,7 +146,7 @@ def _incomplete(outputs: dict[str, Any]) -> DataError:
 
 
 def _image_input(graph: gs.Graph) -> gs.Variable:
-    inputs = [tensor for tensor in graph.inputs if isinstance(tensor, gs.Variable)]
+    inputs = [tensor for tensor in graph.inputs if isinstance(tensor, gs.Variable) and tensor.outputs]
     shapes = ", ".join(f"'{t.name}' {t.shape}" for t in inputs) or "none"
     if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
         raise DataError(f"Expected one input, 'input_image' [N, 3, H, W], got {shapes}. {EXPORT}")

@@ -102,6 +102,10 @@ def _is_map(tensor: gs.Tensor) -> bool:
 
 def _end(tensor: gs.Variable) -> _End:
     kind, node = _CONVOLVED, _maker(tensor)
+    if node is not None and node.op == "Sigmoid":
+        node = _maker(node.inputs[0])
+    elif node is not None and node.op == "Mul":  # box distances in pixels
+        node = next((maker for x in node.inputs if (maker := _maker(x)) is not None and maker.op == "Relu"), node)
     if node is not None and node.op in ("Relu", "Clip", "Max"):
         kind, node = _RECTIFIED, _maker(node.inputs[0])
     elif node is not None and node.op == "Exp":

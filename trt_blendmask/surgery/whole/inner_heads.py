@@ -147,7 +147,7 @@ def find_picture(wiring: Wiring, names: list[str]) -> Picture:
     flipped, touched = False, False
     while True:
         nodes = [n for n in wiring.consumers.get(name, ()) if n.op_type != "Shape"]
-        if len(nodes) != 1 or nodes[0].op_type not in _STEPS:
+        if len(nodes) != 1 or nodes[0].op_type not in PICTURE_STEPS:
             break
         step = _channel_step(wiring, nodes[0], name)
         if step is None:
@@ -180,7 +180,7 @@ def find_picture(wiring: Wiring, names: list[str]) -> Picture:
 
 
 _ARITHMETIC = {"Sub", "Add", "Mul", "Div"}
-_STEPS = _ARITHMETIC | {"Identity", "Cast", "Unsqueeze", "Reshape", "Transpose", "Gather"}
+PICTURE_STEPS = _ARITHMETIC | {"Identity", "Cast", "Unsqueeze", "Reshape", "Transpose", "Gather"}
 
 
 def _list(values: tuple[float, ...]) -> str:
