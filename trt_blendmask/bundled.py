@@ -61,5 +61,6 @@ def _fingerprint() -> str:
 def _ingredients() -> Iterator[Path]:
     yield CHECKPOINT
     yield CONFIG
+    yield PACKAGE / "structures.py"  # of the metadata
     for stage in ("export", "surgery"):
         yield from sorted((PACKAGE / stage).rglob("*.py"))

@@ -55,6 +55,7 @@ class ModelSpec:
         max_detections: D, detection slots per image.
         pixel_mean, pixel_std: of B, G, R.
         input_dtype, mask_dtype, top, nms, tail: what surgery chose; empty in a raw-head file.
+        precision: "fp16" or "int8" in a file that quantize wrote, else empty: all float32.
     """
 
     kind: str
@@ -80,6 +81,7 @@ class ModelSpec:
     top: str = ""
     nms: str = ""
     tail: str = ""
+    precision: str = ""
 
     def __post_init__(self) -> None:
         _require(self.kind in ("raw-head", "deployable"), "kind", "'raw-head' or 'deployable'", self.kind)
@@ -95,6 +97,7 @@ class ModelSpec:
             "'bilinear' or 'nearest'",
             self.attention_interpolation,
         )
+        _require(self.precision in ("", "fp16", "int8"), "precision", "'', 'fp16' or 'int8'", self.precision)
         _require(0 <= self.score_threshold < 1, "score_threshold", "in [0, 1)", self.score_threshold)
         mean, std = self.pixel_mean, self.pixel_std
         _require(len(mean) == 3 and all(0 <= v <= 255 for v in mean), "pixel_mean", "three values from 0 to 255", mean)
@@ -252,6 +255,61 @@ class Detections:
         return to_supervision(self)
 
 
-def _require(holds: bool, name: str, expected: str, got: object) -> None:
+@dataclass(frozen=True)
+class CalibrationTable:
+    """Which values the INT8 grid of each activation represents; what `calibrate` measured.
+
+    Attributes:
+        model_sha256: of the float deployable graph, see `trt_blendmask.calibrate.graph_sha256`.
+        method: "mse", "percentile", "entropy" or "minmax".
+        ranges: tensor name in that graph -> the threshold, > 0: the largest value that its grid represents; the scale
+            is a 127th of it. Tensors that share a scale have equal ones.
+        images: sha256 of the pictures that were looked at (of the files; of the pixels where they came from a video),
+            sorted.
+        versions: of what computed the ranges, by name.
+    """
+
+    model_sha256: str
+    method: str
+    ranges: dict[str, float]
+    images: tuple[str, ...]
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        hashes = (self.model_sha256, *self.images)
+        _require(all(_is_sha256(h) for h in hashes), "sha256", "64 hex digits", self.model_sha256, "CalibrationTable")
+        texts = (self.method, *self.versions, *self.versions.values(), *self.ranges)
+        _require(all(isinstance(t, str) for t in texts), "method", "text", self.method, "CalibrationTable")
+        _require(len(self.ranges) > 0, "ranges", "those of at least one tensor", self.ranges, "CalibrationTable")
+        for name, value in self.ranges.items():
+            usable = isinstance(value, (int, float)) and 1e-35 < value < 3e38  # a 127th is a float32, too
+            _require(usable, f"ranges[{name!r}]", "a number above 0", value, "CalibrationTable")
+
+    def to_json(self) -> str:
+        """Sorted, one value per line, for people and `diff`; `from_json` reads it back equal."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> CalibrationTable:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: not JSON, a key missing or unknown, or a value out of range.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            return CalibrationTable(**{**values, "images": tuple(values["images"])})
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise DataError(
+                f"Expected a calibration table, but it cannot be read: {type(error).__name__}: {error}. Make it again: "
+                "trt-blendmask calibrate MODEL --images DIR -o table.json"
+            ) from error
+
+
+def _require(holds: bool, name: str, expected: str, got: object, of: str = "ModelSpec") -> None:
     if not holds:
-        raise DataError(f"ModelSpec.{name} must be {expected}, got {got!r}.")
+        raise DataError(f"{of}.{name} must be {expected}, got {got!r:.200}.")
+
+
+def _is_sha256(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
