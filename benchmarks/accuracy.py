@@ -32,10 +32,12 @@ def results(model: trt_blendmask.Model, folder: Path, images: list[dict[str, Any
     return found
 
 
-def evaluate(truth: COCO, found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """AP of `kind` ("segm" or "bbox"), and per class."""
+def evaluate(truth: COCO, found: list[dict[str, Any]], kind: str, image_ids: list[int] | None = None) -> dict[str, Any]:
+    """AP of `kind` ("segm" or "bbox") on all pictures or some of them, and per class."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
         scored = COCOeval(truth, truth.loadRes(found), kind)
+        if image_ids is not None:
+            scored.params.imgIds = image_ids
         scored.evaluate()
         scored.accumulate()
         scored.summarize()

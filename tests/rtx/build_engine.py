@@ -1,6 +1,6 @@
 """Parse and build one ONNX with TensorRT-RTX, which needs no GPU for it, and print what came out as one line of JSON.
 
-    python tests/rtx/build_engine.py MODEL
+    python tests/rtx/build_engine.py MODEL [--layers]
 
 A process of its own: TensorRT-RTX ends the process on some graphs it does not know.
 """
@@ -8,9 +8,15 @@ A process of its own: TensorRT-RTX ends the process on some graphs it does not k
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+# How the builder's verbose log, which needs no GPU, lists a convolution of the engine.
+BUILT = re.compile(r"^Name: (.+?)(?:_U\d+)?_myl\d+_\d+, LayerType: correlation, Inputs: \[.*?Datatype: (\w+)", re.M)
 
 
 def build(model: Path) -> dict[str, Any]:
@@ -30,5 +36,49 @@ def build(model: Path) -> dict[str, Any]:
     return {"bytes": 0 if plan is None else plan.nbytes, "layers": network.num_layers, "tensors": tensors}
 
 
+def build_with_layers(model: Path) -> dict[str, Any]:
+    """What became of the convolutions.
+
+    Returns:
+        `parsed`: by name the multiply-adds, the type of the input, and that of weights that are no plain constant;
+        where a DequantizeLinear makes them, the type of its codes. `built`: by name the type that the engine's kernel
+        reads. `bytes` of the engine and `seconds` of building it.
+    """
+    import tensorrt_rtx as trt
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.text: list[str] = []
+
+        def log(self, _severity: Any, message: str) -> None:
+            self.text.append(message)
+
+    log = Log()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model.read_bytes()):
+        return {"bytes": 0, "errors": [str(parser.get_error(i)) for i in range(parser.num_errors)]}
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    codes = {y.get_output(0).name: y.get_input(0).dtype.name for y in layers if y.type == trt.LayerType.DEQUANTIZE}
+    parsed = {}
+    for layer in layers:
+        if layer.type == trt.LayerType.CONVOLUTION:
+            layer.__class__ = trt.IConvolutionLayer
+            taps = math.prod(layer.kernel_size_nd) * layer.get_input(0).shape[1] // layer.num_groups
+            inputs = [x for i in range(layer.num_inputs) if (x := layer.get_input(i)) is not None]
+            kinds = [codes.get(x.name, x.dtype.name) for x in inputs]
+            parsed[layer.name] = [math.prod(layer.get_output(0).shape) * taps, *kinds]
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    start = time.perf_counter()
+    plan = builder.build_serialized_network(network, config)
+    seconds = time.perf_counter() - start
+    built = dict(BUILT.findall("\n".join(log.text)))
+    return {"bytes": 0 if plan is None else plan.nbytes, "seconds": seconds, "parsed": parsed, "built": built}
+
+
 if __name__ == "__main__":
-    print(json.dumps(build(Path(sys.argv[1]))))
+    run = build_with_layers if "--layers" in sys.argv[2:] else build
+    print(json.dumps(run(Path(sys.argv[1]))))

@@ -44,7 +44,8 @@ class OnnxRuntimeSession:
         from trt_blendmask.onnx_bounds import check_runnable
 
         self.path = existing_file(path, "a deployable ONNX model", _HINT)
-        check_runnable(self.path.read_bytes(), self.path)
+        content = self.path.read_bytes()
+        check_runnable(content, self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
@@ -53,7 +54,9 @@ class OnnxRuntimeSession:
         # Threads that spin while they wait take the cores from the decoder, the overlay and the encoder.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_harmful(content)
+            )
         except Exception as error:  # ONNX Runtime's own exceptions share no public base class
             raise DataError(
                 f"Expected an ONNX model at '{self.path}', but ONNX Runtime cannot load it: {_reason(error)}. {_HINT}"
@@ -87,6 +90,20 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
+
+
+def _harmful(content: bytes) -> list[str]:
+    """Optimizers of ONNX Runtime to leave out.
+
+    WeightBiasQuantization rounds the biases of INT8 convolutions to multiples of a small step, and reckons in the type
+    of the biases: where that is float16, multiples above 2048 lose digits and those above 65504 become infinite (1.31).
+    """
+    if b"QuantizeLinear" not in content:
+        return []
+    import onnx
+
+    tensors = onnx.load_model_from_string(content).graph.initializer
+    return ["WeightBiasQuantization"] if any(t.data_type == onnx.TensorProto.FLOAT16 for t in tensors) else []
 
 
 def _tensor_spec(value: Any) -> TensorSpec:

@@ -1,0 +1,167 @@
+"""How far the detections of two models agree: the measure of a quantised model that needs no labels.
+
+Detections of the same picture are matched within a class, the best box IoU first. What is counted is what a user sees:
+objects found by both, and masks in pixels of the frame (the two masks of a pair lie in boxes of their own, so their
+cells cannot be compared).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_blendmask.errors import UsageError
+from trt_blendmask.paste import Patch, paste
+from trt_blendmask.structures import F32, Detections
+
+SCORE = 0.3  # below it a detection is not counted
+FADE = 0.1  # about that score, where a smooth count lets a detection fade out
+IOU = 0.5  # of the boxes, for a match
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two models agree over a set of pictures.
+
+    Attributes:
+        f1: 2 x matched / (found by one + found by the other); 1 where neither found anything.
+        box_iou, mask_iou: mean over the matched pairs; the masks pasted into the frame. Without pairs 1 where neither
+            model found anything, else 0.
+        score_shift: mean absolute difference of the scores of the matched pairs.
+        worst_index: the picture with the least `quality`, the first of equals.
+        reference_count, other_count, matched: objects found by the one, by the other, by both.
+    """
+
+    f1: float
+    box_iou: float
+    mask_iou: float
+    score_shift: float
+    worst_index: int
+    reference_count: int
+    other_count: int
+    matched: int
+
+    @property
+    def quality(self) -> float:
+        """F1 x mask IoU, the panoptic quality of the one taken as truth for the other (arXiv 1801.00868)."""
+        return self.f1 * self.mask_iou
+
+    def sentence(self) -> str:
+        return (
+            f"F1 {self.f1:.4f}, box IoU {self.box_iou:.4f}, mask IoU {self.mask_iou:.4f}, score shift "
+            f"{self.score_shift:.4f} ({self.matched} matched of {self.reference_count} and {self.other_count})"
+        )
+
+
+def compare_detections(
+    reference: Sequence[Detections], other: Sequence[Detections], *, score: float = SCORE
+) -> Agreement:
+    """Agreement of `other` with `reference`, picture by picture, from `score` up, at box IoU 0.5.
+
+    Raises:
+        UsageError: not the same number of pictures, or none.
+    """
+    if len(reference) != len(other) or not reference:
+        raise UsageError(f"Expected as many pictures from both models, got {len(reference)} and {len(other)}.")
+    pictures = [_compare_one(a.above(score), b.above(score)) for a, b in zip(reference, other, strict=True)]
+    qualities = [_quality(picture) for picture in pictures]
+    pairs = np.concatenate([picture.pairs for picture in pictures])
+    counts = sum(picture.reference_count for picture in pictures), sum(picture.other_count for picture in pictures)
+    both = len(pairs)
+    empty = 1.0 if sum(counts) == 0 else 0.0
+    box_iou, mask_iou, shift = pairs.mean(axis=0).tolist() if both else (empty, empty, 0.0)
+    f1 = 2 * both / sum(counts) if sum(counts) else 1.0
+    return Agreement(f1, box_iou, mask_iou, shift, int(np.argmin(qualities)), *counts, both)
+
+
+def smooth_quality(reference: Sequence[Detections], other: Sequence[Detections]) -> float:
+    """F1 x mask IoU as `Agreement.quality`, but without a step at score 0.3: 0 to 1.
+
+    A detection counts with a weight that rises from 0 at score 0.2 to 1 at 0.4. Where few pictures must tell models
+    apart that differ little, detections about the threshold would else decide.
+    """
+    whole = shared = 0.0
+    for one, two in zip(reference, other, strict=True):
+        a, b = one.above(SCORE - FADE), two.above(SCORE - FADE)
+        weights = [np.clip((x.scores.astype(np.float64) - SCORE + FADE) / (2 * FADE), 0, 1) for x in (a, b)]
+        whole += float(weights[0].sum() + weights[1].sum())
+        ours, theirs = paste(a), paste(b)
+        for i, j in _greedy(_class_ious(a, b)):
+            shared += (weights[0][i] + weights[1][j]) * _mask_iou(ours[i], theirs[j])
+    return shared / whole if whole else 1.0
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """`pairs` float64 [matched, 3]: box IoU, mask IoU, score difference."""
+
+    pairs: npt.NDArray[np.float64]
+    reference_count: int
+    other_count: int
+
+
+def _quality(picture: _Picture) -> float:
+    found = picture.reference_count + picture.other_count
+    return float(2 * picture.pairs[:, 1].sum() / found) if found else 1.0
+
+
+def _compare_one(reference: Detections, other: Detections) -> _Picture:
+    ious = _class_ious(reference, other)
+    matches = _greedy(ious)
+    ours, theirs = paste(reference), paste(other)
+    pairs = [
+        (ious[i, j], _mask_iou(ours[i], theirs[j]), abs(float(reference.scores[i]) - float(other.scores[j])))
+        for i, j in matches
+    ]
+    return _Picture(np.array(pairs, dtype=np.float64).reshape(-1, 3), len(reference), len(other))
+
+
+def _greedy(ious: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs of row and column, the greatest value first, each row and column once; values below `IOU` never."""
+    rows, columns = np.nonzero(ious >= IOU)
+    order = np.argsort(-ious[rows, columns], kind="stable")
+    taken_rows: set[int] = set()
+    taken_columns: set[int] = set()
+    pairs = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in taken_rows and column not in taken_columns:
+            taken_rows.add(row)
+            taken_columns.add(column)
+            pairs.append((row, column))
+    return pairs
+
+
+def _class_ious(one: Detections, other: Detections) -> npt.NDArray[np.float64]:
+    """IoU of every box with every other of the same class, float64 [n, m]; 0 for other classes."""
+    return np.where(one.classes[:, None] == other.classes[None], _box_ious(one.xyxy, other.xyxy), 0)
+
+
+def _box_ious(one: F32, other: F32) -> npt.NDArray[np.float64]:
+    """IoU of every box [n, 4] with every box [m, 4], float64 [n, m]; a box without area has 0."""
+    a, b = one.astype(np.float64)[:, None], other.astype(np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.clip(sides, 0, None).prod(axis=-1)
+    areas = [np.clip(x[..., 2:] - x[..., :2], 0, None).prod(axis=-1) for x in (a, b)]
+    return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, 1e-12))
+
+
+def _mask_iou(one: Patch | None, other: Patch | None) -> float:
+    """Of two patches of the same frame; 1 where both are empty."""
+    areas = [0 if patch is None else int(patch.mask.sum()) for patch in (one, other)]
+    if one is None or other is None or not all(areas):
+        return float(areas[0] == areas[1])
+    x, y = max(one.x, other.x), max(one.y, other.y)
+    x2, y2 = (min(a, b) for a, b in zip(_end(one), _end(other), strict=True))
+    if x2 <= x or y2 <= y:
+        return 0.0
+    crops = [p.mask[y - p.y : y2 - p.y, x - p.x : x2 - p.x] for p in (one, other)]
+    shared = int((crops[0] & crops[1]).sum())
+    return shared / (sum(areas) - shared)
+
+
+def _end(patch: Patch) -> tuple[int, int]:
+    rows, columns = patch.mask.shape
+    return patch.x + columns, patch.y + rows

@@ -1,0 +1,175 @@
+"""`quantize --precision int8`: from the float file and a table to the INT8 file, with what proves it harmless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from trt_blendmask.calibrate import graph_sha256, histograms_beside, read_histograms, read_table
+from trt_blendmask.calibrate.pictures import choose, open_pictures
+from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.files import atomic_output, check_outputs
+from trt_blendmask.quantize.bias_correction import PICTURES as MEANS
+from trt_blendmask.quantize.files import Deployable, read_deployable, write_quantized
+from trt_blendmask.quantize.fp16 import Typing, type_half
+from trt_blendmask.quantize.gate import HELD_OUT, NOT_COMPARED, Verdict, held_out, pass_gate, worst_beside
+from trt_blendmask.quantize.int8 import Prepared, assemble_int8, correct_biases, prepare_int8
+from trt_blendmask.quantize.onnxruntime_form import to_onnxruntime
+from trt_blendmask.quantize.report import QuantisationReport, describe, write_report
+from trt_blendmask.quantize.sensitivity import PICTURES, Sensitivity, group_blocks, measure, write_sensitivity
+from trt_blendmask.runtime.progress import ProgressLine, StageClock
+from trt_blendmask.structures import U8
+from trt_blendmask.surgery.macs import macs_by_node
+
+_NOT_CORRECTED = "biases were not corrected: pass --images, pictures of the calibration, to make up for rounding's mean"
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How `quantize_int8_file` works.
+
+    Attributes:
+        images: folder, list or video for the bias correction; empty: none. n: pictures of it at most.
+        held_out: folder, list or video that calibration has not seen, for sensitivity and gate; empty: neither.
+        report, sensitivity: HTML pages to write, each with a JSON file beside it.
+        max_drop: points of agreement that may be lost; the cheapest blocks to leave in FP16 for it are searched.
+        force: write the file even if the gate is not passed.
+        onnxruntime: the form that ONNX Runtime is fast at on a CPU, the rest float32, instead of that for TensorRT.
+    """
+
+    images: str = ""
+    n: int = MEANS
+    held_out: str = ""
+    report: Path | None = None
+    sensitivity: Path | None = None
+    max_drop: float | None = None
+    force: bool = False
+    onnxruntime: bool = False
+    shows_progress: bool = False
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """What `quantize_int8_file` wrote; `verdict` is None where no pictures were held out, `typing` in the form for ONNX
+    Runtime."""
+
+    output: Path
+    method: str
+    corrected: bool
+    typing: Typing | None
+    made_of: QuantisationReport
+    sensitivity: Sensitivity | None
+    verdict: Verdict | None
+    written: tuple[Path, ...]
+    bytes_before: int
+    bytes_after: int
+
+    def lines(self) -> list[str]:
+        """For the command line."""
+        lines = [*self.sensitivity.lines(), ""] if self.sensitivity else []
+        lines += [*self.made_of.lines(), ""]
+        lines.append(f"{self.made_of.trunk_share:.1%} of the dense network's multiply-adds are INT8, by {self.method}")
+        if self.typing:
+            casts = self.typing.casts
+            count = casts.to_half + casts.to_float
+            lines.append(f"{count} casts, {casts.to_half} to float16, {casts.to_float} to float32")
+        if not self.corrected:
+            lines.append(_NOT_CORRECTED)
+        lines.append(self.verdict.sentence() if self.verdict else NOT_COMPARED)
+        lines += [f"wrote {path}" for path in self.written]
+        return [*lines, f"{self.output}: {self.bytes_before / 1e6:.1f} -> {self.bytes_after / 1e6:.1f} MB"]
+
+
+def quantize_int8_file(model: Path, table: Path, output: Path, options: Int8Options | None = None) -> Int8Report:
+    """Write the INT8 form of the float deployable `model`: Q and DQ by `table`, the rest float16 or float32 by type.
+
+    Raises:
+        InputMissingError, OutputError: a file that is not there or cannot be written.
+        UsageError: an output that is an input, or sensitivity without held-out pictures.
+        DataError: a table of another model, a model that is quantised already, or the gate is not passed.
+    """
+    given = options or Int8Options()
+    pages = [page for page in (given.report, given.sensitivity) if page]
+    beside = [page.with_suffix(".json") for page in pages]
+    check_outputs([output, *pages, *beside, worst_beside(output)], [model, table])
+    if (given.sensitivity or given.max_drop is not None) and not given.held_out:
+        raise UsageError("--sensitivity and --max-drop compare with the float model: add --held-out DIR|LIST|VIDEO.")
+    source = read_deployable(model)
+    calibration = read_table(table, graph_sha256(source.model))
+    prepared = prepare_int8(source.model, calibration)
+    if given.images:
+        prepared = correct_biases(prepared, source.spec, _images(given.images, given.n))
+    seen = set(calibration.images)
+    sensitivity = (
+        _sensitivity(source, prepared, seen, given) if given.sensitivity or given.max_drop is not None else None
+    )
+    quantised = assemble_int8(prepared, sensitivity.keep_float if sensitivity else frozenset())
+    typing = None
+    if given.onnxruntime:
+        to_onnxruntime(quantised)
+    else:
+        typing = type_half(quantised)
+    histograms = histograms_beside(table)
+    counts = read_histograms(histograms) if histograms.is_file() else {}
+    made_of = describe(quantised, counts)
+    written: list[Path] = []
+    if given.report:
+        written += write_report(made_of, counts, output.name, given.report)
+    if given.sensitivity and sensitivity:
+        written += write_sensitivity(sensitivity, output.name, given.sensitivity)
+    verdict = None
+    with atomic_output(output) as temporary:
+        size = write_quantized(quantised, replace(source.spec, precision="int8"), temporary)
+        if given.held_out:
+            with _ticking(given.shows_progress, HELD_OUT) as tick:
+                pictures = held_out(given.held_out, HELD_OUT, seen)
+                verdict = pass_gate(model, temporary, pictures, output, given.force, tick)
+    before = model.stat().st_size
+    return Int8Report(
+        output,
+        calibration.method,
+        bool(given.images),
+        typing,
+        made_of,
+        sensitivity,
+        verdict,
+        tuple(written),
+        before,
+        size,
+    )
+
+
+def _sensitivity(source: Deployable, prepared: Prepared, seen: set[str], given: Int8Options) -> Sensitivity:
+    pictures = list(held_out(given.held_out, PICTURES, seen))
+    seen.update(picture.sha256 for picture in pictures)  # the gate is to judge by others
+    macs = {node.name: macs for node, _, macs in macs_by_node(prepared.model)}
+    blocks = group_blocks(prepared.plan.layers, macs)
+
+    def make(keep_float: frozenset[str]) -> onnx.ModelProto:
+        return assemble_int8(prepared, keep_float)  # the rest in float32: a CPU has nothing faster
+
+    with _ticking(given.shows_progress, None if given.max_drop is not None else 2 * len(blocks) + 1) as tick:
+        return measure(source.path, blocks, make, pictures, given.max_drop, tick)
+
+
+def _images(text: str, n: int) -> Iterator[U8]:
+    pictures = open_pictures(text)
+    found = 0
+    for picture in pictures.read(choose(pictures, n, False, lambda: None)):
+        if picture.image is not None:
+            found += 1
+            yield picture.image
+    if not found:
+        raise DataError(f"Expected pictures in '{text}', but none of the {n} looked at can be read. Name others.")
+
+
+@contextmanager
+def _ticking(shown: bool, total: int | None) -> Iterator[Callable[[], None]]:
+    """A progress bar, and what to call after each step."""
+    clock = StageClock()
+    with closing(ProgressLine(shown, total)) as line:
+        yield lambda: line.step(clock)
