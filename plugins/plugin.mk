@@ -78,11 +78,12 @@ $(PLUGIN_OUT)/on_host.so: $(PLUGIN_GLUE) $(PLUGIN_FILES) $(wildcard plugins/*.cu
 	    -c -x c++ plugins/roi_align_blend_kernel.cu -o $(PLUGIN_OUT)/kernel_on_host.o
 	$(LINK_PLUGIN) $(OUR_HEADERS) $(PLUGIN_GLUE) $(PLUGIN_OUT)/kernel_on_host.o -o $@
 
-# The shipped library's enqueue on a GPU, through TensorRT's registry; TENSORRT_LIB is any TensorRT library.
-TENSORRT_LIB ?= $(lastword $(ABI_TENSORRT))
+# The shipped library's enqueue on a GPU, through the registry of any TensorRT library: TENSORRT_LIB, else the newest wheel's.
+NEWEST_WHEEL := build/tensorrt/$(lastword $(TENSORRT_VERSIONS))
+TENSORRT_LIB ?= $(shell find $(NEWEST_WHEEL)/lib -name 'libnvinfer_lean.so.*' 2>/dev/null | head -n 1)
 
-test-gpu-plugin: $(PLUGIN) $(PLUGIN_OUT)/harness
-	REQUIRE_GPU=1 $(PLUGIN_OUT)/harness $(or $(TENSORRT_LIB),$(error TENSORRT_LIB is not set: give the path of a libnvinfer.so.1x or libnvinfer_lean.so.1x)) $(PLUGIN)
+test-gpu-plugin: $(PLUGIN) $(PLUGIN_OUT)/harness $(if $(TENSORRT_LIB),,$(NEWEST_WHEEL)/.installed)
+	REQUIRE_GPU=1 $(PLUGIN_OUT)/harness $(TENSORRT_LIB) $(PLUGIN)
 
 # Every call across two declarations: the harness with TensorRT's headers and the plugin with ours, and the reverse.
 ABI_TENSORRT ?= $(wildcard build/tensorrt/*/lib/python*/site-packages/tensorrt_lean_libs/libnvinfer_lean.so.*)

@@ -83,5 +83,5 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     report = operate(args.raw, args.output, options)
     for line in report.lines():
         console.say(line)
-    if report.spec is not None:
+    if report.spec is not None and report.spec.tail == "native":  # the other tails are TensorRT's alone
         console.say(f"Next: trt-blendmask predict {shlex.quote(str(report.output))} IMAGE -o predictions")
