@@ -7,6 +7,12 @@ BSD's sysexits, apart from 2 for usage, which is what argparse and the shells us
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line without its full stop; its kind where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__).rstrip(".")
+
+
 class TrtBlendMaskError(Exception):
     """Base of all errors raised on purpose; on its own it means an internal fault (exit 70)."""
 

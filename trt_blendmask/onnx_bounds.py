@@ -53,11 +53,14 @@ def check_parts(model: onnx.ModelProto, path: Path) -> None:
         _check_shape_values(graph, path)
 
 
-def check_runnable(content: bytes, path: Path) -> None:
+def check_runnable(content: bytes, path: Path) -> onnx.ModelProto:
     """Refuse a model that cannot be run as it stands within a bounded memory.
 
     Values that do not depend on the input are computed and kept when the model is loaded; a file may hold no more of
     them than some multiple of its weights, and no single tensor of more than 512 MiB.
+
+    Returns:
+        The model without the data of its large weights, for looking at.
 
     Raises:
         DataError: no ONNX file, or what `check_parts` refuses, or one that unfolds too far.
@@ -89,6 +92,7 @@ def check_runnable(content: bytes, path: Path) -> None:
     except Exception as error:  # onnx raises several kinds, some from C++
         raise DataError(f"'{path}' is an ONNX file that does not hold together. {_MADE_AFRESH}") from error
     _check_sizes(model, path, len(content))
+    return model
 
 
 def _check_shape_values(graph: onnx.GraphProto, path: Path) -> None:
@@ -153,7 +157,7 @@ def _count_nodes(model: onnx.ModelProto) -> float:
             return math.inf
         total = 0.0
         for node in nodes:
-            total += 1 + sum(count(graph.node, depth + 1) for graph in _subgraphs(node))
+            total += 1 + sum(count(graph.node, depth + 1) for graph in inner_graphs(node))
             key = (node.domain, node.op_type)
             if key in bodies:
                 if key not in known:
@@ -165,7 +169,8 @@ def _count_nodes(model: onnx.ModelProto) -> float:
     return count(model.graph.node, 0)
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside `If`, `Loop` and `Scan`."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -175,7 +180,7 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
-        for inner in _subgraphs(node):
+        for inner in inner_graphs(node):
             yield from _nodes(inner)
 
 
@@ -188,5 +193,5 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-        for inner in _subgraphs(node):
+        for inner in inner_graphs(node):
             yield from _tensors(inner)

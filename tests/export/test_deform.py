@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor
@@ -17,6 +15,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime
 import pytest
 
+from tests.export.safetensors_file import save
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.export import export_onnx
 from trt_blendmask.export.deform import Deform, deform_conv_norm
@@ -129,16 +128,6 @@ def model_of(case: Case, t: Tensors, folder: Path, as_op: bool) -> onnx.ModelPro
     model.ir_version = 9
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def save(state: dict[str, Any], path: Path) -> None:
-    header, data = {}, b""
-    for key, value in state.items():
-        raw = value.astype("<f4").tobytes()
-        header[key] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def error(model: onnx.ModelProto, image: F64, wanted: F64) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.export.safetensors_file import save
 from trt_blendmask.export import export_onnx
 
 F64 = npt.NDArray[np.float64]
@@ -112,17 +111,6 @@ def enlarge(x: F64, factor: int) -> F64:
         share = (where - low).reshape(shape)
         x = x.take(low, axis) * (1 - share) + x.take(np.minimum(low + 1, size - 1), axis) * share
     return x
-
-
-def save(state: dict[str, F64], path: Path) -> None:
-    """As safetensors, float32."""
-    header, data = {}, b""
-    for key, value in state.items():
-        raw = value.astype("<f4").tobytes()
-        header[key] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["batch norm per level", "no norm, learned scales"])

@@ -18,7 +18,7 @@ from trt_blendmask.bundled import bundled_model
 from trt_blendmask.quantize.fp16 import quantize_fp16
 from trt_blendmask.surgery import operate
 
-SCRIPT = Path(__file__).with_name("network_types.py")
+BUILD = Path(__file__).with_name("build_engine.py")
 FULL_SIZE = {
     "550_R_50_3x": (576, 576),
     "RT_R_50_4x_bn-head_syncbn_shtw": (512, 736),
@@ -31,7 +31,9 @@ ENDS = {"images": "UINT8", "count": "INT32", "boxes": "FLOAT", "scores": "FLOAT"
 def engine(model: Path, folder: Path) -> dict[str, Any]:
     half = folder / "half.onnx"
     report = quantize_fp16(model, half)
-    done = subprocess.run([sys.executable, str(SCRIPT), str(half)], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, str(BUILD), str(half), "--types"], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     built: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert built["bytes"] > 0, (built.get("errors"), done.stderr[-2000:])

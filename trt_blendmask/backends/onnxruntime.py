@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.files import existing_file
 from trt_blendmask.structures import METADATA_KEY, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 Array = npt.NDArray[Any]
 
@@ -44,8 +47,7 @@ class OnnxRuntimeSession:
         from trt_blendmask.onnx_bounds import check_runnable
 
         self.path = existing_file(path, "a deployable ONNX model", _HINT)
-        content = self.path.read_bytes()
-        check_runnable(content, self.path)
+        model = check_runnable(self.path.read_bytes(), self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
@@ -55,7 +57,7 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_harmful(content)
+                str(self.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_harmful(model)
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no public base class
             raise DataError(
@@ -92,18 +94,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _harmful(content: bytes) -> list[str]:
+def _harmful(model: onnx.ModelProto) -> list[str]:
     """Optimizers of ONNX Runtime to leave out.
 
     WeightBiasQuantization rounds the biases of INT8 convolutions to multiples of a small step, and reckons in the type
     of the biases: where that is float16, multiples above 2048 lose digits and those above 65504 become infinite (1.31).
     """
-    if b"QuantizeLinear" not in content:
-        return []
     import onnx
 
-    tensors = onnx.load_model_from_string(content).graph.initializer
-    return ["WeightBiasQuantization"] if any(t.data_type == onnx.TensorProto.FLOAT16 for t in tensors) else []
+    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    return ["WeightBiasQuantization"] if quantised and half else []
 
 
 def _tensor_spec(value: Any) -> TensorSpec:
@@ -112,5 +113,4 @@ def _tensor_spec(value: Any) -> TensorSpec:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].split(" : ")[-1].strip().rstrip(".")[:200]
+    return first_line(error).split(" : ")[-1].strip().rstrip(".")[:200]

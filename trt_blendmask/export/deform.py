@@ -17,7 +17,6 @@ from trt_blendmask.export.layers import Conv, GraphBuilder
 from trt_blendmask.export.weights import F32
 
 KERNEL, TAPS = 3, 9
-OP_OPSET = 19  # the first with DeformConv
 
 
 @dataclass(frozen=True)

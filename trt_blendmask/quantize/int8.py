@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper, version_converter
 
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.quantize.bias_correction import measure_means, shift_of
 from trt_blendmask.quantize.fold import fold_affine
 from trt_blendmask.quantize.place import place
@@ -112,9 +112,8 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             model = version_converter.convert_version(model, OPSET)
         except Exception as error:  # its C++ side raises several kinds
-            reason = str(error).strip().splitlines()[0][:200]
             raise DataError(
-                f"Expected a graph that goes from opset {opset_of(model)} to {OPSET}, but: {reason}"
+                f"Expected a graph that goes from opset {opset_of(model)} to {OPSET}, but: {first_line(error)[:200]}"
             ) from error
     model.ir_version = max(model.ir_version, IR_VERSION)
     del model.graph.value_info[:]  # their types will not hold

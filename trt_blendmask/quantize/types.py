@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.onnx_bounds import PLUGIN_DOMAIN
 from trt_blendmask.surgery.reading.merge_weights import without_weights
 
@@ -83,9 +83,8 @@ def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     try:
         graph = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     except Exception as error:  # onnx raises several kinds, some from C++
-        reason = str(error).strip().splitlines()[0][:200].rstrip(".")
         raise DataError(
-            f"The graph's types contradict one another: {reason}. "
+            f"The graph's types contradict one another: {first_line(error)[:200]}. "
             "Make the file again: trt-blendmask surgery raw.onnx -o model.onnx"
         ) from error
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}

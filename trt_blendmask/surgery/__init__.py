@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trt_blendmask.errors import DataError, TrtBlendMaskError
+from trt_blendmask.errors import DataError, TrtBlendMaskError, first_line
 from trt_blendmask.surgery.options import SurgeryOptions
 from trt_blendmask.surgery.report import StepOutcome, SurgeryReport
 
@@ -44,9 +44,7 @@ def operate(raw: Path, output: Path, options: SurgeryOptions | None = None) -> S
         if isinstance(error, OSError) or getattr(error, "exit_code", FAULT) != FAULT:
             raise
         # Graphs contradict themselves in more ways than can be looked for, and onnx, GraphSurgeon and NumPy notice.
-        lines = str(error).strip().splitlines()
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
         raise DataError(
-            f"'{raw}' cannot be operated on: {reason[:300]}. Export it again; if other tools take it, the fault is "
-            "ours: pass --debug and report what comes."
+            f"'{raw}' cannot be operated on: {first_line(error)[:300]}. Export it again; if other tools take it, the "
+            "fault is ours: pass --debug and report what comes."
         ) from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_graphsurgeon as gs
 
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.surgery.reading.merge_weights import without_weights
 
 PARTS = ("backbone", "fpn", "towers", "predictors", "basis", "top_layer", "selection", "tail")
@@ -92,17 +92,12 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
             without_weights(model), check_type=True, strict_mode=True, data_prop=True
         ).graph
     except Exception as error:  # its C++ side raises several kinds
-        raise DataError(f"The graph's shapes contradict one another: {_first_line(error)}.") from error
+        raise DataError(f"The graph's shapes contradict one another: {first_line(error)}.") from error
     shapes = {t.name: tuple(t.dims) for t in graph.initializer}
     for info in (*graph.input, *graph.value_info, *graph.output):
         if info.name not in shapes:
             shapes[info.name] = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
     return shapes
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _node_macs(op: str, inputs: list[tuple[int, ...]], output: tuple[int, ...], transposed: bool) -> int:

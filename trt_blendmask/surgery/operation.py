@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ class _Steps:
 def perform(raw: Path, output: Path, options: SurgeryOptions) -> SurgeryReport:
     """See `trt_blendmask.surgery.operate`."""
     paths = [output, *(half_paths(output) if options.split else ())]
-    check_outputs(paths, [raw, *(as_config(options.config).files if options.config else ())])
+    config = as_config(options.config) if options.config is not None else None
+    options = replace(options, config=config)
+    check_outputs(paths, [raw, *(config.files if config is not None else ())])
     loaded = load_raw(raw)
     whole = read_whole(loaded, raw)
     if whole is not None and whole.heads is None:
@@ -63,7 +66,7 @@ def perform(raw: Path, output: Path, options: SurgeryOptions) -> SurgeryReport:
     if whole is not None:
         check_options(whole, options)
         loaded, whole, cut = cut_back(loaded, whole)
-    found = facts(whole, options.config is not None)
+    found = facts(whole, config is not None)
     try:
         if whole is None:
             loaded, found, cut = take_off_normalisation(loaded)

@@ -9,6 +9,12 @@ from trt_blendmask.surgery.builder import Builder
 from trt_blendmask.surgery.nms import Kept
 
 
+def to_uint8(b: Builder, masks: gs.Variable) -> gs.Variable:
+    """round(255 * p)."""
+    steps = b.op("Round", "mask_steps", b.op("Mul", "mask_255", masks, np.array(255, np.float32)))
+    return b.cast("mask_cast", steps, np.uint8)
+
+
 def append_detections(graph: gs.Graph, kept: Kept) -> list[gs.Variable]:
     """Append and declare `count`, `boxes`, `scores` and `classes`."""
     b = Builder(graph, "outputs")

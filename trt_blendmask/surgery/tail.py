@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from trt_blendmask.errors import UsageError
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.builder import Builder
+from trt_blendmask.surgery.outputs import to_uint8
 from trt_blendmask.surgery.tail_native import append_tail
 from trt_blendmask.surgery.tail_plugin import append_plugin_masks
 
@@ -45,8 +46,8 @@ def append_masks(
     valid = b.reshape("valid_masks", filled.valid, (filled.batch, filled.slots, 1, 1))
     masks = b.op("Where", "kept_masks", valid, masks, np.array(0, np.float32))
     if spec.mask_dtype == "uint8":
-        masks = b.op("Round", "mask_steps", b.op("Mul", "mask_255", masks, np.array(255, np.float32)))
-    if spec.mask_dtype != "float32":
+        masks = to_uint8(b, masks)
+    elif spec.mask_dtype != "float32":
         masks = b.cast("mask_cast", masks, spec.mask_dtype)
     masks.name, masks.dtype, masks.shape = "masks", np.dtype(spec.mask_dtype), shape
     return masks

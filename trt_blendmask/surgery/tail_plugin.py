@@ -16,6 +16,7 @@ from trt_blendmask.aot import encode
 from trt_blendmask.onnx_bounds import PLUGIN_DOMAIN
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.builder import Builder
+from trt_blendmask.surgery.outputs import to_uint8
 
 OP_TYPE = "RoiAlignBlend"
 
@@ -42,8 +43,7 @@ def append_plugin_masks(
     op_type, attributes = (AOT_OP_TYPE, encode(attributes)) if spec.tail == "aot" else (OP_TYPE, attributes)
     graph.nodes.append(gs.Node(op_type, "tail.blend", attributes, inputs, [masks], domain=PLUGIN_DOMAIN))
     if spec.mask_dtype == "uint8":
-        steps = b.op("Round", "mask_steps", b.op("Mul", "mask_255", masks, np.array(255, np.float32)))
-        masks = b.cast("mask_cast", steps, np.uint8)
+        masks = to_uint8(b, masks)
     masks.name, masks.dtype, masks.shape = "masks", np.dtype(spec.mask_dtype), shape
     return masks
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from trt_blendmask.onnx_bounds import inner_graphs
 from trt_blendmask.surgery.reading.merge_weights import Array, Weights, constant_of
 from trt_blendmask.surgery.reading.opset import opset_of
 
@@ -127,11 +128,10 @@ def _size(op: str, values: list[Array]) -> float:
 
 def _reads(node: onnx.NodeProto) -> set[str]:
     names = set(node.input)
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            for node_inside in inner.node:
-                names |= _reads(node_inside)
-            names |= {output.name for output in inner.output}
+    for inner in inner_graphs(node):
+        for node_inside in inner.node:
+            names |= _reads(node_inside)
+        names |= {output.name for output in inner.output}
     return names
 
 

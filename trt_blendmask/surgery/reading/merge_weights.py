@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from trt_blendmask.errors import DataError
+from trt_blendmask.onnx_bounds import inner_graphs
 
 Array = npt.NDArray[Any]
 SMALL = 1024  # bytes: shapes, scales and sizes stay in the graph, where shape inference reads them
@@ -132,17 +132,10 @@ def rename_inputs(nodes: Any, names: dict[str, str]) -> None:
         for i, name in enumerate(node.input):
             if names.get(name, name) != name:
                 node.input[i] = names[name]
-        for inner in _inner_graphs(node):
+        for inner in inner_graphs(node):
             own = {tensor.name for tensor in (*inner.initializer, *inner.input)}
             own.update(name for inner_node in inner.node for name in inner_node.output)
             rename_inputs(inner.node, {old: new for old, new in names.items() if old not in own})
-
-
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _without(

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import onnx_graphsurgeon as gs
 
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.surgery.reading.fold_shapes import fold_shapes
 from trt_blendmask.surgery.reading.group_norm import spell_out_group_norms
 from trt_blendmask.surgery.reading.load import OLDEST_IR, Loaded
@@ -49,9 +49,8 @@ def read_graph(loaded: Loaded, path: Path) -> tuple[gs.Graph, tuple[StepOutcome,
     except DataError:
         raise
     except Exception as error:  # onnx raises several kinds, some from C++
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise DataError(
-            f"'{path}' is an ONNX file that does not hold together: {reason.rstrip('.')}. "
+            f"'{path}' is an ONNX file that does not hold together: {first_line(error)}. "
             "Type: trt-blendmask export CHECKPOINT --config YAML -o raw.onnx"
         ) from error
     return graph, tuple(said.outcomes)

@@ -11,7 +11,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime
 
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.reading.merge_weights import Array
 from trt_blendmask.surgery.reading.opset import opset_of, raise_opset
@@ -123,8 +123,7 @@ def _run_theirs(wiring: Wiring, core: Core, feeds: dict[str, Array]) -> Array:
         part.opset_import[0].version = min(opset_of(part), _ROI_ALIGN_OPSET)
         return np.asarray(run(part, values)[0])
     except Exception as error:  # ONNX Runtime raises what it likes
-        reason = str(error).splitlines()[0]
-        raise _other(core, f"a graph that cannot be run on its own ({reason})") from error
+        raise _other(core, f"a graph that cannot be run on its own ({first_line(error)})") from error
 
 
 def _run_ours(core: Core, settings: Settings, feeds: dict[str, Array]) -> Array:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import helper
 
-from trt_blendmask.surgery.whole.wiring import bodies
+from trt_blendmask.onnx_bounds import inner_graphs
 
 
 def hoist_suppression(model: onnx.ModelProto) -> None:
@@ -33,9 +33,9 @@ def _hoisted(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[onnx.Node
 
 
 def _branch(node: onnx.NodeProto) -> onnx.GraphProto | None:
-    found = (body for body in bodies(node) if _holds(body, "NonMaxSuppression") and not _holds(body, "Loop"))
+    found = (body for body in inner_graphs(node) if _holds(body, "NonMaxSuppression") and not _holds(body, "Loop"))
     return next(found, None)
 
 
 def _holds(body: onnx.GraphProto, op: str) -> bool:
-    return any(n.op_type == op or any(_holds(inner, op) for inner in bodies(n)) for n in body.node)
+    return any(n.op_type == op or any(_holds(inner, op) for inner in inner_graphs(n)) for n in body.node)

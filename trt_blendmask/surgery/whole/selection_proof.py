@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.nms import append_nms
 from trt_blendmask.surgery.reading.ends import PARTS
@@ -97,7 +97,7 @@ def _run_theirs(whole: Whole, feeds: dict[str, Array]) -> list[Array]:
     except Exception as error:  # ONNX Runtime raises what it likes
         raise DataError(
             f"Expected a selection between the heads and '{whole.core.boxes}' that runs on its own, got: "
-            f"{str(error).splitlines()[0]}. Export the raw heads alone."
+            f"{first_line(error)}. Export the raw heads alone."
         ) from error
     boxes = boxes.reshape(-1, boxes.shape[-1])[:, -4:]
     return [boxes, *(x.reshape(len(boxes), -1) for x in others)]

@@ -5,7 +5,7 @@ Read before the opset is changed: onnx's version converter leaves the bodies of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trt_blendmask.errors import DataError
+from trt_blendmask.onnx_bounds import inner_graphs
 from trt_blendmask.surgery.reading.merge_weights import Array
 
 VIEWS = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"}
@@ -128,20 +129,12 @@ def read_wiring(model: onnx.ModelProto, weights: Mapping[str, Array]) -> Wiring:
 def reads(node: onnx.NodeProto) -> list[str]:
     """All that `node` reads, what its bodies take from outside included."""
     names = [name for name in node.input if name]
-    for body in bodies(node):
+    for body in inner_graphs(node):
         inner = {x for n in body.node for x in n.output} | {t.name for t in body.initializer}
         inner |= {value.name for value in body.input}
         captured = [x for n in body.node for x in reads(n)] + [value.name for value in body.output]
         names += [x for x in captured if x not in inner]
     return names
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs inside `If`, `Loop` and `Scan`."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
