@@ -34,8 +34,8 @@ fuzz: $(VENV)/.dev ## 2,000 damaged and hostile files through export, surgery an
 	$(BIN)/python tests/fuzz/drive.py --seed 1 --cases 2000
 
 test-gpu: $(VENV)/.aot ## what only a GPU can prove (needs one, nvcc and compute-sanitizer)
-	REQUIRE_GPU=1 REQUIRE_NVCC=1 REQUIRE_COMPUTE_SANITIZER=1 $(BIN)/python -m pytest tests/gpu
-	$(MAKE) test-gpu-plugin
+	PATH="$$PATH:$(dir $(NVCC))" REQUIRE_GPU=1 REQUIRE_NVCC=1 REQUIRE_COMPUTE_SANITIZER=1 \
+	    $(BIN)/python -m pytest tests/gpu; failed=$$?; $(MAKE) test-gpu-plugin && exit $$failed
 
 lint: $(VENV)/.dev ## style of Python and C++, and the size budget
 	$(BIN)/ruff check .

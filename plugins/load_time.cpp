@@ -44,7 +44,7 @@ __attribute__((constructor)) void register_when_loaded() {
   if (tensorrt == nullptr) return;
   const auto registry = reinterpret_cast<void* (*)()>(dlsym(tensorrt, "getPluginRegistry"));
   const auto version = reinterpret_cast<int32_t (*)()>(dlsym(tensorrt, "getInferLibVersion"));
-  if (registry == nullptr || version == nullptr) return;
+  if (registry == nullptr || version == nullptr || version() < abi::kOldestVersion) return;
   const Registration found = {registry(), abi::has_registry_of_10(version())};
   const bool added = found.registry != nullptr && (found.of_10 ? add_to<abi::RegistryOf10>(found.registry)
                                                                : add_to<abi::RegistryOf11>(found.registry));

@@ -1,7 +1,7 @@
 # The plugin and its tests; included by the Makefile of the project, from whose folder everything here is named.
-.PHONY: plugin test-plugin test-plugin-host test-plugin-matrix test-gpu-plugin test-abi
+.PHONY: FORCE plugin test-plugin test-plugin-host test-plugin-matrix test-gpu-plugin test-abi
 
-NVCC ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
+NVCC ?= $(or $(shell command -v nvcc 2>&-),$(wildcard /usr/local/cuda/bin/nvcc))
 PLUGIN := trt_blendmask/lib/libtrt_blendmask.so
 PLUGIN_OUT := build/plugin
 
@@ -15,7 +15,8 @@ GENCODE = $(foreach arch,$(GPU_ARCHS),-gencode arch=compute_$(arch),code=sm_$(ar
 # TensorRT's own headers where they are installed (TENSORRT_INC= for none of them), else plugins/abi.
 HEADER_PLACES := /usr/include/aarch64-linux-gnu /usr/include/x86_64-linux-gnu /usr/include /usr/local/tensorrt/include
 TENSORRT_INC ?= $(patsubst %/NvInferRuntime.h,%,$(firstword $(wildcard $(HEADER_PLACES:=/NvInferRuntime.h))))
-THEIR_HEADERS = -std=c++20 -DTRT_BLENDMASK_NVIDIA_HEADERS -isystem $(TENSORRT_INC)
+# (/usr/include is looked into anyway; named, it would come before the C++ library's own.)
+THEIR_HEADERS = -std=c++20 -DTRT_BLENDMASK_NVIDIA_HEADERS $(addprefix -isystem ,$(filter-out /usr/include,$(TENSORRT_INC)))
 OUR_HEADERS := -std=c++17
 HEADERS = $(if $(TENSORRT_INC),$(THEIR_HEADERS),$(OUR_HEADERS))
 
@@ -30,18 +31,25 @@ LINK_HARNESS = $(NVCC) -O2 -Xcompiler $(WARN) -Iplugins -Iplugins/tests
 
 plugin: $(PLUGIN) ## libtrt_blendmask.so, the RoiAlignBlend layer for TensorRT 10 and newer (needs nvcc)
 
-$(PLUGIN): $(PLUGIN_OUT)/kernel.o $(PLUGIN_GLUE) $(PLUGIN_FILES)
+$(PLUGIN): $(PLUGIN_OUT)/kernel.o $(PLUGIN_OUT)/made_for $(PLUGIN_GLUE) $(PLUGIN_FILES)
 	@mkdir -p $(@D)
 	$(LINK_PLUGIN) $(HEADERS) $(PLUGIN_GLUE) $< -o $(PLUGIN_OUT)/linked.so
 	plugins/tests/check_library.sh $(PLUGIN_OUT)/linked.so
 	mv $(PLUGIN_OUT)/linked.so $@
 
 $(PLUGIN_OUT)/kernel.o: plugins/roi_align_blend_kernel.cu $(wildcard plugins/roi_align_blend_kernel.*h) \
-                        plugins/roi_align_blend_math.h plugins/plugin.mk
+                        plugins/roi_align_blend_math.h plugins/plugin.mk $(PLUGIN_OUT)/made_for
 	@test -n "$(NVCC)" || { echo 'nvcc was not found, and the plugin is made by it: install the CUDA toolkit, or set' \
 	                             'NVCC; without it, `trt-blendmask surgery --tail native` needs no plugin.'; exit 1; }
 	@mkdir -p $(@D)
 	$(NVCC) -std=c++17 -O3 --threads 0 $(GENCODE) -Xcompiler -fPIC,-fvisibility=hidden,$(WARN) -c $< -o $@
+
+# Other GPU_ARCHS or TENSORRT_INC than last time: the library is made anew.
+$(PLUGIN_OUT)/made_for: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(GENCODE) $(HEADERS)' | cmp -s - $@ || echo '$(NVCC) $(GENCODE) $(HEADERS)' > $@
+
+FORCE:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Tests: the library in the hands of TensorRT's lean runtime, which comes from wheels and needs no GPU

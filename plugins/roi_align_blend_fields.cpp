@@ -1,6 +1,7 @@
 #include "roi_align_blend_fields.h"
 
 #include <charconv>
+#include <cstring>
 #include <string_view>
 
 namespace trt_blendmask {
@@ -51,13 +52,13 @@ std::string mismatch(const PluginField& field, PluginFieldType expected) {
 
 std::string take(const PluginField& field, int32_t* value) {
   std::string problem = mismatch(field, PluginFieldType::kINT32);
-  if (problem.empty()) *value = *static_cast<const int32_t*>(field.data);
+  if (problem.empty()) std::memcpy(value, field.data, sizeof *value);  // an engine promises no alignment
   return problem;
 }
 
 std::string take(const PluginField& field, float* value) {
   std::string problem = mismatch(field, PluginFieldType::kFLOAT32);
-  if (problem.empty()) *value = *static_cast<const float*>(field.data);
+  if (problem.empty()) std::memcpy(value, field.data, sizeof *value);
   return problem;
 }
 

@@ -212,6 +212,7 @@ struct Walk {
 #pragma unroll 1
     for (int32_t s = 0; s < g.sampling_ratio; ++s) {
       const Tap x = taps.bases_x[s];
+      if (!counts(x)) continue;
       float low[kRows][K], high[kRows][K];
 #pragma unroll
       for (int32_t i = 0; i < kRows; ++i) {
@@ -240,6 +241,7 @@ struct Walk {
     float value[K] = {};
     for (int32_t s = 0; s < g.sampling_ratio; ++s) {
       const Tap y = taps.bases_y[row * g.sampling_ratio + s];
+      if (!counts(y)) continue;
       bases_around.move_to(y, [this](const auto& at, float (*out)[K]) { bases_rows(at, out); });
 #pragma unroll
       for (int32_t k = 0; k < K; ++k) value[k] += bases_around.at(y, k);

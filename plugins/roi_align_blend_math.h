@@ -5,8 +5,8 @@
 // sum of the bases is the mask's logit. Everything is computed in float, whatever the type of inputs and output.
 //
 // Coordinates: boxes are xyxy in pixels of the network's input; a tap's indices are pixels of the bases or cells of the
-// attention. RoIAlign's rules at the edge: a sample before -1 or beyond the size counts 0, one between the edge and the
-// outermost pixel's centre takes that pixel. Samples of boxes that are NaN or infinite count 0.
+// attention. RoIAlign's rules at the edge: a sample before -1 or beyond the size counts 0, whatever the bases hold, one
+// between the edge and the outermost pixel's centre takes that pixel. Samples of NaN or infinite boxes count 0.
 //
 // Knows the C++ standard library only.
 #ifndef TRT_BLENDMASK_ROI_ALIGN_BLEND_MATH_H_
@@ -46,7 +46,8 @@ struct BlendGeometry {
   Activation activation;
 };
 
-// A linear interpolation along one axis: low_weight * at[low] + high_weight * at[high].
+// A linear interpolation along one axis: low_weight * at[low] + high_weight * at[high]. A sample that counts 0 has no
+// weight, and else low_weight is positive.
 struct alignas(16) Tap {
   int32_t low;
   int32_t high;
@@ -115,6 +116,8 @@ TRT_BLENDMASK_BOTH Tap attention_tap(int32_t cell, float scale, const BlendGeome
   return {low, low < last ? low + 1 : last, 1.0f - part, part};
 }
 
+TRT_BLENDMASK_BOTH bool counts(const Tap& tap) { return tap.low_weight > 0.0f; }
+
 TRT_BLENDMASK_BOTH float mix(const Tap& tap, float low, float high) {
   return tap.low_weight * low + tap.high_weight * high;
 }
@@ -122,6 +125,7 @@ TRT_BLENDMASK_BOTH float mix(const Tap& tap, float low, float high) {
 // The value at (y, x) of a map whose `at(row, column)` is a float: along x, then along y.
 template <typename At>
 TRT_BLENDMASK_BOTH float interpolate(const At& at, const Tap& y, const Tap& x) {
+  if (!counts(y) || !counts(x)) return 0.0f;  // not a product: an infinite pixel times no weight is NaN
   return mix(y, mix(x, at(y.low, x.low), at(y.low, x.high)), mix(x, at(y.high, x.low), at(y.high, x.high)));
 }
 

@@ -48,7 +48,7 @@ def problems_of(path: Path) -> list[str]:
 
 
 def main() -> int:
-    files = [path for pattern in ("*", "abi/*") for path in PLUGINS.glob(pattern) if path.suffix in SUFFIXES]
+    files = [path for path in PLUGINS.rglob("*") if path.suffix in SUFFIXES and PLUGINS / "tests" not in path.parents]
     problems = [problem for path in sorted(files) for problem in problems_of(path)]
     print("\n".join(problems) or f"layers: {len(files)} files of plugins/ keep to theirs")
     return 1 if problems else 0

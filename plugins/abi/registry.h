@@ -51,8 +51,11 @@ class RegistryOf11 {
   virtual bool deregisterCreator(nvinfer1::IPluginCreatorInterface const& creator) noexcept = 0;
 };
 
-// Whether the library of this version (getInferLibVersion) has the registry of 10. TensorRT-RTX, whose versions begin
-// with 1, has that of 11.
+// Versions are as getInferLibVersion tells them: 100300 is 10.3.0. Older registries lie otherwise, and know no plugins
+// of version 3.
+constexpr int32_t kOldestVersion = 100000;
+
+// Whether the library of this version has the registry of 10. TensorRT-RTX, whose versions begin with 1, has 11's.
 inline bool has_registry_of_10(int32_t version) { return version / 10000 == 10; }
 
 }  // namespace trt_blendmask::abi

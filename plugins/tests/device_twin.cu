@@ -14,19 +14,20 @@ using namespace trt_blendmask;
 
 namespace {
 
-// Device memory with room for guards of 256 bytes before and after, which must not be written.
+// Device memory. What is to be written has guards of 256 bytes before and after, which must not be; what is read has
+// none, so that sanitizers see where it ends.
 class Memory {
  public:
-  Memory(const void* content, size_t bytes) : bytes_(bytes) {
-    error_ = cudaMalloc(&block_, bytes + 2 * kGuard);
-    if (error_ == cudaSuccess) error_ = cudaMemset(block_, kMark, bytes + 2 * kGuard);
-    if (error_ == cudaSuccess && content != nullptr) error_ = copy_in(content);
+  Memory(const void* content, size_t bytes) : bytes_(bytes), guard_(content == nullptr ? kGuard : 0) {
+    error_ = cudaMalloc(&block_, bytes + 2 * guard_);
+    if (error_ == cudaSuccess)
+      error_ = content != nullptr ? copy_in(content) : cudaMemset(block_, kMark, bytes + 2 * guard_);
   }
   Memory(const Memory&) = delete;
   ~Memory() { cudaFree(block_); }
 
   cudaError_t error() const { return error_; }
-  void* get() const { return static_cast<unsigned char*>(block_) + kGuard; }
+  void* get() const { return static_cast<unsigned char*>(block_) + guard_; }
   cudaError_t copy_in(const void* content) { return cudaMemcpy(get(), content, bytes_, cudaMemcpyHostToDevice); }
   cudaError_t copy_out(void* content) const { return cudaMemcpy(content, get(), bytes_, cudaMemcpyDeviceToHost); }
 
@@ -46,6 +47,7 @@ class Memory {
   static constexpr size_t kGuard = 256;
   static constexpr int kMark = 0xa5;
   size_t bytes_;
+  size_t guard_;
   void* block_ = nullptr;
   cudaError_t error_;
 };

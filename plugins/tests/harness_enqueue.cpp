@@ -68,6 +68,7 @@ struct Case {
   bool aligned = true;
   trt_blendmask::Interpolation interpolation = trt_blendmask::Interpolation::kBilinear;
   trt_blendmask::Activation activation = trt_blendmask::Activation::kSigmoid;
+  float spatial_scale = 0.25f;
 };
 
 std::string text_of(const Case& c) {
@@ -141,7 +142,7 @@ struct Inputs {
 
 trt_blendmask::RoiAlignBlendParams params_of(const Case& c) {
   const auto type = [](bool half) { return half ? ElementType::kFloat16 : ElementType::kFloat32; };
-  return {{c.k, c.h, c.w, c.r, c.m, 0.25f, c.sampling_ratio, c.aligned, c.interpolation, c.activation},
+  return {{c.k, c.h, c.w, c.r, c.m, c.spatial_scale, c.sampling_ratio, c.aligned, c.interpolation, c.activation},
           c.n,
           c.d,
           type(c.half_bases),
@@ -186,7 +187,7 @@ Plugin plugin_of(const Case& c) {
   const bool sigmoid = c.activation == trt_blendmask::Activation::kSigmoid;
   return create({{"mask_size", c.r},
                  {"attention_size", c.m},
-                 {"spatial_scale", 0.25f},
+                 {"spatial_scale", c.spatial_scale},
                  {"sampling_ratio", c.sampling_ratio},
                  {"aligned", c.aligned ? 1 : 0},
                  {"attention_interpolation", std::string(nearest ? "nearest" : "bilinear")},
@@ -297,10 +298,11 @@ void enqueue_in_memory(bool on_device) {
       Case c{2, 5, 4, 12, 17, 7, 14, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, masks};
       run(c, on_device);
       c.n = 1;
-      c.k = 3 + bits % 7;  // a K that fills its slots, and some that do not
+      c.k = 3 + 2 * bits % 7;  // 3 to 9: a K that fills its slots, some that do not, and two vectors of HWC8
       c.sampling_ratio = 2;
       c.aligned = false;
       c.interpolation = trt_blendmask::Interpolation::kNearest;
+      c.spatial_scale = 0.125f;
       run(c, on_device);
     }
   }

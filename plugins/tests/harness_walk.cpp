@@ -353,7 +353,11 @@ void walk_refused_enqueue() {
   auto tensors = good;
   tensors[1].type = DataType::kHALF;
   expect_refusal(enqueue(tensors, inputs, &output) != 0, "boxes has data type 1", "half boxes");
-  expect(enqueue(descs(2, 0, 4, 24, 36, kM, kR), inputs, &output) == 0, "no slots, nothing to do");
+  const void* none[4] = {};
+  for (const auto& empty : {descs(2, 0, 4, 24, 36, kM, kR), descs(0, 100, 4, 24, 36, kM, kR)}) {
+    expect(runtime_of(plugin)->onShapeChange(empty.data(), 4, &empty[4], 1) == 0, "no slots or images are a shape");
+    expect(enqueue(empty, none, &nowhere) == 0, "no slots or images, nothing to do");
+  }
 }
 
 void walk_threads() {

@@ -27,10 +27,10 @@ def device() -> Twin:
     return device_twin()
 
 
-def agree(got: Any, wanted: Any) -> None:
-    """To 1e-5, or to one step of a narrower type."""
+def agree(got: Any, wanted: Any, bound: float = EXACT) -> None:
+    """To `bound`, or to one step of a narrower type."""
     if got.dtype == np.float32:
-        assert difference(got, wanted) <= EXACT
+        assert difference(got, wanted) <= bound
     else:
         assert steps(got, wanted) <= 1
 
@@ -91,8 +91,19 @@ def test_ten_thousand_boxes(host: Twin, device: Twin, seed: int, sampling_ratio:
     agree(got, host(case))
     near = np.abs(case.boxes).max(axis=2) < 1e4  # beyond, float32 itself is coarser than a pixel; NaN is not near
     judged = replace(case, boxes=case.boxes[near][None], attention=case.attention[near][None])
-    error = np.where(oracle.decided_by_rounding(judged), 0, np.abs(got[near][None] - oracle.masks(judged)))
-    assert error.max() <= EXACT
+    wanted = oracle.masks(judged, coordinates=np.float32)
+    assert np.where(oracle.decided_by_rounding(judged), 0, np.abs(got[near][None] - wanted)).max() <= EXACT
+
+
+@pytest.mark.needs("gpu", "nvcc")
+def test_more_cells_than_32_bits_count(host: Twin, device: Twin) -> None:
+    """2.2 GB of masks: the first, the last, and an empty slot behind it."""
+    case = random_case(3, k=1, m=1, r=182, d=65535, masks_type=np.uint8)
+    got = device(case)
+    for slot in (0, -2):
+        one = replace(case, boxes=case.boxes[:, [slot]], attention=case.attention[:, [slot]], count=None)
+        agree(got[:, [slot]], host(one))
+    assert not got[:, -1].any()
 
 
 @pytest.mark.needs("gpu", "nvcc")

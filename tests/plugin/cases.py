@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ def random_boxes(rng: np.random.Generator, n: int, d: int, bases_hw: tuple[int, 
     low = rng.uniform(-0.3, 1.1, (n, d, 2)) * size
     extent = rng.choice([0.02, 0.2, 1.0], (n, d, 1)) * rng.uniform(-0.1, 1, (n, d, 2)) * size
     return np.concatenate([low, low + extent], axis=2).astype(np.float32)
+
+
+def spoiled_at_the_edge(**options: Any) -> tuple[Case, Case]:
+    """A box far over the lower right corner, and the same with the first row and column of the bases not finite."""
+    case = random_case(8, d=1, **options)
+    case = replace(case, boxes=np.array([[(60, 50, 200, 180)]], np.float32))
+    bases = case.bases.copy()
+    bases[..., 0, :], bases[..., :, 0] = np.nan, np.inf
+    return case, replace(case, bases=bases)
 
 
 ODD_BOXES: dict[str, tuple[float, ...]] = {

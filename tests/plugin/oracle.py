@@ -22,8 +22,9 @@ def masks(
     softmax_first: bool = False,
     clip: bool = False,
     attention_order: str = "kyx",
+    coordinates: Any = np.float64,
 ) -> Any:
-    """float64 [N, D, R, R]; empty slots are 0."""
+    """float64 [N, D, R, R]; empty slots are 0. `coordinates` is the type that samples' places are computed in."""
     n, k, h, w = case.bases.shape
     m, r = case.attention_size, case.mask_size
     result = np.zeros((*case.boxes.shape[:2], r, r))
@@ -34,7 +35,7 @@ def masks(
     for image in range(n):
         bases = case.bases[image].astype(np.float64)
         for slot in range(max(0, min(case.filled[image], case.boxes.shape[1]))):
-            x1, y1, x2, y2 = case.boxes[image, slot].astype(np.float64)
+            x1, y1, x2, y2 = case.boxes[image, slot].astype(coordinates)
             if clip:
                 limit = np.array([w, h, w, h]) / case.spatial_scale
                 x1, y1, x2, y2 = np.clip([x1, y1, x2, y2], 0, limit)
@@ -54,13 +55,13 @@ def masks(
     return result
 
 
-def sample_positions(low: float, high: float, case: Case, aligned: bool) -> Any:
-    """[R, sampling ratio] in pixels of the bases."""
-    start, end = (v * float(np.float32(case.spatial_scale)) - (0.5 if aligned else 0) for v in (low, high))
-    length = end - start if aligned else max(end - start, 1.0)
-    steps = np.arange(case.mask_size * case.sampling_ratio) + 0.5
-    positions = start + steps * (length / (case.mask_size * case.sampling_ratio))
-    return positions.reshape(case.mask_size, case.sampling_ratio)
+def sample_positions(low: Any, high: Any, case: Case, aligned: bool) -> Any:
+    """[R, sampling ratio] in pixels of the bases, in the type of `low`; AdelaiDet's own where that is float32."""
+    real = type(low)
+    start, end = (v * real(np.float32(case.spatial_scale)) - real(0.5 if aligned else 0) for v in (low, high))
+    cell = (end - start if aligned else max(end - start, real(1))) / real(case.mask_size)
+    inside = (np.arange(case.sampling_ratio, dtype=real) + real(0.5)) * cell / real(case.sampling_ratio)
+    return start + np.arange(case.mask_size, dtype=real)[:, None] * cell + inside
 
 
 def roi_matrix(positions: Any, size: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.plugin.cases import ODD_BOXES, random_case
+from tests.plugin.cases import ODD_BOXES, random_case, spoiled_at_the_edge
 from tests.plugin.twins import Case, Twin, build
 
 ROUNDING = 2e-6  # of a probability: sums are taken in another order
@@ -58,6 +58,13 @@ def test_every_mask_size(
             assert steps(got, wanted) <= 1
 
 
+@pytest.mark.parametrize("d", range(1, 17))
+def test_masks_end_anywhere_in_16_bytes(host: Twin, pretend: Twin, d: int) -> None:
+    for count in ([d], [0]):
+        case = random_case(d, 1, 1, 5, d=d, count=count, masks_type=np.uint8)
+        assert steps(pretend(case), host(case)) <= 1
+
+
 def test_attention_too_large_for_shared_memory(host: Twin, pretend: Twin) -> None:
     case = random_case(1, 4, 70, 8, d=2)
     assert difference(pretend(case), host(case)) <= ROUNDING
@@ -76,6 +83,21 @@ def test_odd_boxes(host: Twin, pretend: Twin, sampling_ratio: int) -> None:
     case = replace(random_case(5, d=len(ODD_BOXES), sampling_ratio=sampling_ratio), boxes=boxes, count=None)
     assert difference(pretend(case), host(case)) <= ROUNDING
     assert difference(pretend(replace(case, sigmoid=False)), host(replace(case, sigmoid=False))) <= 10 * ROUNDING
+
+
+@pytest.mark.parametrize("sampling_ratio", [1, 2])
+@pytest.mark.parametrize(("k", "channels"), [(4, 0), (4, 4), (9, 0)])
+def test_what_does_not_count_is_not_multiplied(pretend: Twin, k: int, channels: int, sampling_ratio: int) -> None:
+    case, spoiled = spoiled_at_the_edge(k=k, channels=channels, sampling_ratio=sampling_ratio)
+    np.testing.assert_array_equal(pretend(spoiled), pretend(case))
+
+
+@pytest.mark.parametrize("k", [4, 9])
+def test_extreme_attention(host: Twin, pretend: Twin, k: int) -> None:
+    """Its exponentials are no float32; at the attention's own cells nothing is rounded."""
+    case = random_case(9, k, m=14, r=14)
+    case = replace(case, attention=2000 * case.attention)
+    assert difference(pretend(case), host(case)) <= ROUNDING
 
 
 def test_whole_pixels_beyond_k_do_not_matter(pretend: Twin) -> None:
@@ -127,6 +149,7 @@ def sanitizer_cases() -> list[Case]:
                 (3, 28, 14, 4, np.uint8),
                 (9, 3, 7, 0, np.float16),
                 (8, 5, 13, 8, np.uint8),
+                (3, 4, 6, 3, np.float32),  # pixels that one load would read across
             ]
         )
     ]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.plugin import oracle
-from tests.plugin.cases import NOWHERE, ODD_BOXES, random_case
+from tests.plugin.cases import NOWHERE, ODD_BOXES, random_case, spoiled_at_the_edge
 from tests.plugin.twins import ROOT, Case, Twin
 from tests.surgery.graphs import SPEC, run_tail
 
@@ -90,6 +90,16 @@ def test_like_the_oracle(host: Twin, seed: int, sigmoid: bool, **options: Any) -
     assert error(host(case), oracle.masks(case), case) <= bound
 
 
+@pytest.mark.parametrize("bases_hw", [(144, 144), (200, 336)])
+def test_large_bases(host: Twin, bases_hw: tuple[int, int]) -> None:
+    """Far from the origin float32 rounds where a sample lies, AdelaiDet's as ours; nothing else is lost."""
+    case = random_case(0, m=14, r=56, d=20, bases_hw=bases_hw, sampling_ratio=2)
+    got = host(case)
+    assert error(got, oracle.masks(case, coordinates=np.float32), case) <= EXACT / 10
+    steepest = max(np.abs(np.diff(case.bases, axis=axis)).max() for axis in (2, 3))
+    assert error(got, oracle.masks(case), case) <= np.spacing(np.float32(max(bases_hw))) * steepest / 4  # sigmoid
+
+
 @pytest.mark.parametrize("sampling_ratio", [1, 2])
 @pytest.mark.parametrize("name", ODD_BOXES)
 def test_odd_boxes(host: Twin, name: str, sampling_ratio: int) -> None:
@@ -102,6 +112,23 @@ def test_odd_boxes(host: Twin, name: str, sampling_ratio: int) -> None:
         assert (masks == 0.5).all()
     elif np.abs(case.boxes).max() < 1e4:
         assert error(masks, oracle.masks(case), case) <= EXACT
+
+
+@pytest.mark.parametrize(
+    ("centre", "counts"), [(-2, True), (-2.001, False), (30 * 4 + 2, True), (30 * 4 + 2.001, False)]
+)
+def test_edges_to_the_letter(host: Twin, centre: float, counts: bool) -> None:
+    """A sample at -1 and one at the size take the outermost pixel; beyond, it is 0."""
+    bases, attention = np.full((1, 1, 30, 30), 3, np.float32), np.ones((1, 2, 1), np.float32)
+    across, along = (centre - 2, 48, centre + 2, 52), (48, centre - 2, 52, centre + 2)
+    case = Case(bases, np.array([[across, along]], np.float32), attention, 1, sigmoid=False)
+    assert host(case).ravel().tolist() == [3.0 * counts] * 2
+
+
+def test_what_does_not_count_is_not_multiplied(host: Twin) -> None:
+    """Samples outside the bases are 0 though their taps name a pixel that is not finite."""
+    case, spoiled = spoiled_at_the_edge()
+    np.testing.assert_array_equal(host(spoiled), host(case))
 
 
 def test_extreme_attention(host: Twin) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,19 @@ def test_timing_cache_tells_plugins_apart(creator: Any) -> None:
     plugins = [create(creator, []), *(create(creator, [field(name, value)]) for name, value in others.items())]
     ids = {plugin.get_capability_interface(Capability.BUILD).timing_cache_id for plugin in plugins}
     assert len(ids) == 1 + len(FIELDS)
+
+
+@pytest.mark.parametrize(("version", "asked"), [(8601, False), (100300, True)])
+def test_older_registries_are_left_alone(tmp_path: Path, version: int, asked: bool) -> None:
+    """Opened beside a TensorRT 8, whose registry has other functions, the library does not register by itself."""
+    source = f'extern "C" int getInferLibVersion() {{ return {version}; }}\n'
+    source += '#include <stdlib.h>\nextern "C" void* getPluginRegistry() { _Exit(9); }\n'
+    (tmp_path / "pretend.cpp").write_text(source)
+    pretend = tmp_path / "libnvinfer.so.8"
+    compiler = os.environ.get("CXX", "g++")
+    subprocess.run([compiler, "-shared", "-fPIC", str(tmp_path / "pretend.cpp"), "-o", str(pretend)], check=True)
+    script = f"import ctypes; kept = ctypes.CDLL({str(pretend)!r}), ctypes.CDLL({str(LIBRARY)!r})"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == (9 if asked else 0)
 
 
 @pytest.mark.parametrize(("library", "options"), [(LIBRARY, []), (ON_HOST, ["--kernel-on-host"])])
