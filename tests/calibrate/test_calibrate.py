@@ -155,7 +155,7 @@ def test_nan_is_named(small_model: Path, folder: Path, tmp_path: Path) -> None:
     model = with_changed_weight(small_model, tmp_path / "m.onnx", "backbone.res3.0.conv1.weight", 3e38)
     with pytest.raises(DataError, match=r"activation 'backbone\.res3\.\S+'.*(NaN|infinite) for '.*png'"):
         calibrate(model, str(folder), tmp_path / "t.json", method="minmax")
-    assert not (tmp_path / "t.json").exists()
+    assert list(tmp_path.iterdir()) == [model]
 
 
 def test_unreadable_black_and_doubled_pictures_are_counted(
@@ -186,10 +186,11 @@ def few(place: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_fewer_than_32_pictures_are_refused(small_model: Path, tmp_path: Path) -> None:
-    for _, words in few(tmp_path / "pictures"):
+    for case, words in few(tmp_path / "pictures"):
         with pytest.raises(DataError, match=f"at least 32 .*{words}"):
             calibrate(small_model, str(tmp_path / "pictures"), tmp_path / "t.json", method="minmax")
         assert not (tmp_path / "t.json").exists()
+        assert histograms_beside(tmp_path / "t.json").exists() == (case == "broken")  # 31 to go on from
     (tmp_path / "none").mkdir()
     with pytest.raises(InputMissingError):
         calibrate(small_model, str(tmp_path / "none"), tmp_path / "t.json")
@@ -224,6 +225,9 @@ def test_a_table_is_of_one_graph_whatever_its_metadata(
     del model.metadata_props[:]
     assert read_table(tmp_path / "t.json", graph_sha256(model)) == straight.table
     with_changed_weight(small_model, tmp_path / "m.onnx", "fpn.output3.bias", 1.001)
+    (tmp_path / "no.json").write_text('{"a": 1}')
+    with pytest.raises(DataError, match=r"no\.json.*trt-blendmask calibrate"):
+        read_table(tmp_path / "no.json", graph_sha256(model))
     with pytest.raises(DataError, match="another"):
         read_table(tmp_path / "t.json", graph_sha256(onnx.load(tmp_path / "m.onnx")))
 

@@ -49,6 +49,16 @@ def test_order_and_batches_leave_no_trace(seed: int, exponent: int, pieces: int)
     assert not same(observe(values), observe(changed))
 
 
+@pytest.mark.parametrize("outlier", [3e38, -1e30, 1e5, 1e-3])
+def test_order_leaves_no_trace_beside_an_outlier(outlier: float) -> None:
+    """A value that is nothing beside the outlier stays on its side of zero, whether it came before or after it."""
+    values = np.array([-1e-11, 1e-12, -1e-38, -1e-45, 1e-45, 0.0, -0.0, -1.0, 1.0], np.float32)
+    first, last = observe(np.array([outlier]), values), observe(*values.reshape(-1, 1), np.array([outlier]))
+    assert same(first, last)
+    assert (first.zeros, int(first.negative.sum())) == (2, 4 + (outlier < 0))
+    assert same(observe(np.zeros(5), values), observe(values, np.zeros(5)))  # nor zeros that came first
+
+
 def test_powers_of_two_fall_into_the_upper_bin() -> None:
     counts = observe(np.array([1.0, 0.5, -0.5, -1.0]))
     assert counts.positive[int(1 / counts.width)] == counts.positive[int(0.5 / counts.width)] == 1

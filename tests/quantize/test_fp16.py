@@ -96,6 +96,8 @@ def test_every_tensor_has_its_type(deployable: Make, tmp_path: Path, name: str, 
     onnx.checker.check_model(model, full_check=True)
     found = check_types(model)
     assert sum(found.values()) == casts
+    declared = {info.name for info in (*model.graph.value_info, *model.graph.output)}
+    assert declared == {name for node in model.graph.node for name in node.output}, "every tensor says its type"
     assert (report.typing.casts.to_half, report.typing.casts.to_float) == (found[HALF], found[FLOAT])
     assert report.typing.half == report.typing.total > 20
     before = onnx.load(source)
@@ -145,6 +147,9 @@ def test_plugin_reads_half(deployable: Make, tmp_path: Path, mask_dtype: str) ->
     assert check_types(model)[HALF] == 1, "the image; boxes go in as they are"
     node, types = next(n for n in model.graph.node if n.domain == PLUGIN_DOMAIN), types_of(model)
     assert [types[name] for name in node.input] == [HALF, FLOAT, HALF, TensorProto.INT32]
+    declared = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
+    assert declared.keys() == {name for other in model.graph.node for name in other.output}
+    assert declared[node.output[0]] == (HALF if mask_dtype == "float16" else FLOAT)
     assert list(model.graph.output) == list(onnx.load(source).graph.output)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnx.version_converter
 import pytest
 from onnx import helper, numpy_helper
 
@@ -112,6 +113,42 @@ def test_places_to_sample_at_stay_float32(tmp_path: Path) -> None:
     assert [types[name] for name in ("places", "grid", "scaled", "factor")] == [FLOAT] * 4
 
 
+@pytest.mark.parametrize("opset", [18, 21])
+def test_what_a_file_says_of_its_types_does_not_bind(tmp_path: Path, opset: int) -> None:
+    """Files that another tool has passed on declare the float32 of every tensor."""
+    source = small_model(tmp_path / "model.onnx")
+    model, before = onnx.load(source), onnx.load(source).metadata_props
+    model = onnx.shape_inference.infer_shapes(onnx.version_converter.convert_version(model, opset))
+    model.graph.value_info.append(helper.make_tensor_value_info("weight", FLOAT, (1, 3, 1, 1)))
+    helper.set_model_props(model, {entry.key: entry.value for entry in before})
+    assert len(model.graph.value_info) > 5
+    onnx.save(model, tmp_path / "passed_on.onnx")
+    quantize_fp16(tmp_path / "passed_on.onnx", tmp_path / "half.onnx")
+    made = onnx.load(tmp_path / "half.onnx")
+    onnx.checker.check_model(made, full_check=True)
+    assert [types_of(made)[name] for name in ("weight", "large", "tame", "masks")] == [HALF, HALF, HALF, FLOAT]
+    image = np.full((8, 4, 3), 20, np.uint8)
+    np.testing.assert_allclose(run(made, image), run(onnx.load(source), image), atol=1e-3)
+
+
+def test_an_input_without_fixed_sizes_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(small_model(tmp_path / "model.onnx"))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.save(model, tmp_path / "dynamic.onnx")
+    with pytest.raises(DataError, match="four fixed sizes"):
+        quantize_fp16(tmp_path / "dynamic.onnx", tmp_path / "half.onnx")
+
+
+def test_halves_of_a_model_are_no_raw_heads(tmp_path: Path) -> None:
+    for kind, ends in (("trunk", "output"), ("tail", "input")):
+        model = onnx.load(small_model(tmp_path / "model.onnx"))
+        getattr(model.graph, ends).append(helper.make_tensor_value_info("attention", FLOAT, (1, 2, 784)))
+        del model.metadata_props[:]
+        onnx.save(model, tmp_path / f"{kind}.onnx")
+        with pytest.raises(DataError, match="a half of one"):
+            quantize_fp16(tmp_path / f"{kind}.onnx", tmp_path / "half.onnx")
+
+
 def test_refusals(tmp_path: Path, pictures: Path) -> None:
     source, output = small_model(tmp_path / "model.onnx"), tmp_path / "half.onnx"
     with pytest.raises(InputMissingError):
@@ -149,6 +186,9 @@ def test_command(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[s
     assert "1 to float16" in said
     assert "2 pictures (1 could not be read)" in said
     assert "Next: trt-blendmask predict" in said
+    plugin = small_model(tmp_path / "plugin.onnx", tail="plugin")
+    assert main(["quantize", str(plugin), "--precision", "fp16"]) == 0
+    assert "Next: trt-blendmask build" in capsys.readouterr().out, "ONNX Runtime has no such layer"
     assert (tmp_path / "model.fp16.onnx").exists()
     assert main(["quantize", str(tmp_path / "model.fp16.onnx"), "--precision", "fp16"]) == 65
     for unfit in (["-n", "5"], ["--from", "table.json"], ["--force"]):

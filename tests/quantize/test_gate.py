@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from trt_blendmask.bundled import bundled_model
 from trt_blendmask.calibrate.pictures import Picture
 from trt_blendmask.errors import DataError
-from trt_blendmask.quantize.gate import compare_models, held_out, pass_gate, worst_beside
+from trt_blendmask.quantize.gate import compare_models, held_out, judge, require, worst_beside
 from trt_blendmask.structures import Detections
 from trt_blendmask.synthetic import render_scene
 
@@ -38,8 +38,9 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_model_passes(pictures: list[Picture], tmp_path: Path) -> None:
-    verdict = pass_gate(bundled_model(), bundled_model(), pictures, tmp_path / "m.int8.onnx")
+    verdict = judge(bundled_model(), bundled_model(), pictures, tmp_path / "m.int8.onnx")
     assert verdict.passed
+    require(verdict, tmp_path / "m.int8.onnx")
     assert (verdict.agreement.f1, verdict.agreement.mask_iou) == (1, 1)
     assert verdict.pictures == 2
     assert list(tmp_path.iterdir()) == []
@@ -49,8 +50,15 @@ def test_a_damaged_model_is_refused_and_the_worst_picture_kept(
     damaged: Path, pictures: list[Picture], tmp_path: Path
 ) -> None:
     output = tmp_path / "m.int8.onnx"
-    with pytest.raises(DataError, match=r"F1 >= 0.97 and mask IoU >= 0.97 .* got F1 0\.\d+ .*--force") as refusal:
-        pass_gate(bundled_model(), damaged, pictures, output)
+    verdict = judge(bundled_model(), damaged, pictures, output)
+    assert not verdict.passed
+    assert verdict.side_by_side == worst_beside(output)
+    assert "scene" in verdict.sentence()
+    by_size = r"\(small 0\.\d+, medium 0\.\d+ objects\)"
+    with pytest.raises(
+        DataError, match=rf"F1 >= 0.97 and mask IoU >= 0.97 .* got F1 0\.\d+ .*{by_size}.*--force"
+    ) as refusal:
+        require(verdict, output)
     assert str(worst_beside(output)) in str(refusal.value)
     assert list(tmp_path.iterdir()) == [worst_beside(output)]
     image = pictures[0].image
@@ -63,18 +71,10 @@ def test_a_damaged_model_is_refused_and_the_worst_picture_kept(
     assert (left == right).all(axis=2).mean() > 0.4
 
 
-def test_force_lets_it_through(damaged: Path, pictures: list[Picture], tmp_path: Path) -> None:
-    verdict = pass_gate(bundled_model(), damaged, pictures[:1], tmp_path / "m.onnx", force=True)
-    assert not verdict.passed
-    assert verdict.side_by_side is not None
-    assert verdict.side_by_side.is_file()
-    assert "scene 0" in verdict.sentence()
-
-
 def test_pictures_in_which_nothing_is_found_prove_nothing(tmp_path: Path) -> None:
     blank = [Picture(0, "blank", "", np.zeros((288, 512, 3), np.uint8))]
     with pytest.raises(DataError, match="the float model finds something"):
-        pass_gate(bundled_model(), bundled_model(), blank, tmp_path / "m.onnx")
+        require(judge(bundled_model(), bundled_model(), blank, tmp_path / "m.onnx"), tmp_path / "m.onnx")
 
 
 class _Stub:

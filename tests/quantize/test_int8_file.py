@@ -55,23 +55,38 @@ def test_without_held_out_pictures_it_says_so(tmp_path: Path) -> None:
     assert any("--images" in line for line in lines)
 
 
-def _two_blocks(layers: Sequence[Layer], macs: dict[str, int]) -> tuple[Block, ...]:
-    halves = [[layer.name for layer in layers if (layer.part == "backbone") is which] for which in (True, False)]
-    return tuple(Block(f"half {i}", tuple(names), sum(macs[n] for n in names)) for i, names in enumerate(halves))
+def test_what_float16_cannot_hold_stays_float32(tmp_path: Path) -> None:
+    values = json.loads(TABLE.read_text())
+    values["ranges"]["backbone.res3.0.conv1.relu"] = 4e4
+    table = tmp_path / "t.json"
+    table.write_text(json.dumps(values))
+    report = quantize_int8_file(bundled_model(), table, tmp_path / "m.onnx")
+    assert "kept float32: what touches 'backbone.res3.0.conv1.relu', reaches 40000" in report.lines()
+    written = onnx.load(tmp_path / "m.onnx")
+    typed = onnx.shape_inference.infer_shapes(written, strict_mode=True).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in typed.value_info}
+    assert kinds["backbone.res3.0.conv1.relu"] == onnx.TensorProto.FLOAT
+    assert kinds["backbone.res3.1.conv1.relu"] == onnx.TensorProto.FLOAT16
+    trt_blendmask.load(tmp_path / "m.onnx").close()
+
+
+def _one_block(layers: Sequence[Layer], macs: dict[str, int]) -> tuple[Block, ...]:
+    return (Block("all", tuple(layer.name for layer in layers), sum(macs[layer.name] for layer in layers)),)
 
 
 def test_max_drop_leaves_blocks_in_fp16(scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_file, "group_blocks", _two_blocks)
-    monkeypatch.setattr(int8_file, "PICTURES", 1)
+    monkeypatch.setattr(int8_file, "group_blocks", _one_block)
+    monkeypatch.setattr(int8_file, "HELD_OUT", 1)
+    monkeypatch.setattr("trt_blendmask.quantize.sensitivity.LEAST_MASK_IOU", 0.9999)  # no block may stay INT8
     options = Int8Options(held_out=scenes, sensitivity=tmp_path / "s.html", max_drop=0.5)
     report = quantize_int8_file(bundled_model(), TABLE, tmp_path / "m.onnx", options)
     found = report.sensitivity
     assert found is not None
     assert found.chosen is not None
-    assert found.steps[found.chosen].lost <= 0.5 < found.steps[0].lost
+    assert found.steps[found.chosen].lost < 1e-9 < found.steps[0].lost
     assert report.verdict is not None
-    assert report.verdict.pictures == 2  # the one that chose the blocks does not judge them
-    assert report.made_of.trunk_share < 0.5
+    assert report.verdict.passed
+    assert report.made_of.trunk_share == 0
     assert (tmp_path / "s.html").is_file()
     assert json.loads((tmp_path / "s.json").read_text())["chosen"] == found.chosen
 
@@ -82,6 +97,8 @@ def test_a_refused_file_is_not_written(scenes: str, tmp_path: Path, monkeypatch:
     arguments = ["quantize", str(bundled_model()), "--precision", "int8", "--from", str(TABLE), "-o", str(output)]
     assert main([*arguments, "--held-out", scenes]) == 65
     assert [path.name for path in tmp_path.iterdir()] == ["m.worst.png"]
+    assert main([*arguments, "--held-out", scenes, "--force"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.worst.png"]
 
 
 @pytest.mark.parametrize(

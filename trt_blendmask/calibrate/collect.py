@@ -62,7 +62,11 @@ def collect(
                 f"Stopped by Ctrl-C after {len(observations.seen)} of {len(chosen)} pictures, which '{keep}' keeps: "
                 "type the same command to go on."
             ) from None
-    observations.save(keep)
+        finally:
+            if not observations.seen:
+                keep.unlink(missing_ok=True)
+    if observations.seen:
+        observations.save(keep)
     return tally
 
 

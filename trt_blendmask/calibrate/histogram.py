@@ -73,10 +73,12 @@ class Histogram:
             raise ValueError("NaN" if math.isnan(low) or math.isnan(high) else "infinite")
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(max(high, -low))
-        scale = np.float32(2.0**-self.exponent)
+        # Exact, as the scale is a power of two; but a small value by a wide bin may be less than float32 has.
+        kind = np.dtype(np.float64 if self.exponent > 0 else np.float32)
+        scale = 2.0**-self.exponent
         for start in range(0, flat.size, _CHUNK):
-            chunk = flat[start : start + _CHUNK]
-            bins = np.floor(chunk * scale).astype(np.intp)  # exact: the scale is a power of two
+            chunk = flat[start : start + _CHUNK].astype(kind, copy=False)
+            bins = np.floor(chunk * scale).astype(np.intp)
             self.counts += np.bincount(bins + BINS, minlength=2 * BINS)
             self.zeros += chunk.size - int(np.count_nonzero(chunk))
 

@@ -37,7 +37,8 @@ class Network:
 
     def activations(self, images: npt.NDArray[Any], box: Letterbox) -> dict[str, F32]:
         """Each activation by name, without the part that lies over the letterbox's padding."""
-        return {name: picture_part(value, box) for name, value in self._session.run(images).items()}
+        whole = np.repeat(images, self._session.inputs[0].shape[0], axis=0)  # a batch of one picture
+        return {name: picture_part(value[:1], box) for name, value in self._session.run(whole).items()}
 
 
 def picture_part(values: F32, box: Letterbox) -> F32:

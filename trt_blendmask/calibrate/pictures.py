@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 
 from trt_blendmask.calibrate.diverse import MOST_CANDIDATES, describe, farthest
-from trt_blendmask.errors import DataError, InputMissingError
+from trt_blendmask.errors import DataError, InputMissingError, UsageError
 from trt_blendmask.files import existing_file
 from trt_blendmask.runtime.images import SUFFIXES, natural_key, read_image
-from trt_blendmask.runtime.source import open_source
+from trt_blendmask.runtime.sources import open_source
 from trt_blendmask.structures import U8
 
+LISTS = (".txt", ".lst", ".list")  # suffixes of files with a path per line
 MIN_PICTURES = 32  # fewer say too little about what values come
 
 
@@ -57,7 +58,7 @@ def open_pictures(text: str) -> Pictures:
         DataError, UsageError: a file that is neither.
     """
     path = Path(text)
-    if path.suffix.lower() in (".txt", ".lst", ".list"):
+    if path.suffix.lower() in LISTS:
         file = existing_file(path, "a list of pictures", "Write one path per line.")
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
@@ -126,6 +127,8 @@ class _Video:
     def __init__(self, text: str) -> None:
         self._text = text
         with closing(open_source(text)) as source:
+            if source.live:
+                raise UsageError(f"Expected pictures or a video, but '{source.name}' is a camera. Record it to a file.")
             self.total: int | None = source.frame_count
 
     def read(self, wanted: Collection[int] | None = None) -> Iterator[Picture]:

@@ -38,7 +38,10 @@ def read_table(path: Path, model_sha256: str) -> CalibrationTable:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"Expected a calibration table, but '{file}' is no text. {hint}") from error
-    table = CalibrationTable.from_json(text)
+    try:
+        table = CalibrationTable.from_json(text)
+    except DataError as error:
+        raise DataError(f"'{file}': {error}") from error
     if table.model_sha256 != model_sha256:
         raise DataError(
             f"Expected the table of this model (sha256 {model_sha256[:12]}...), but '{file}' is that of another "

@@ -17,6 +17,7 @@ from trt_blendmask.calibrate.histogram import I64, Counts
 PERCENTILE = 99.999  # of all absolute values
 ENTROPY_BINS, ENTROPY_LEVELS = 2048, 128
 IDLE = 1.0  # the threshold of a tensor that was zero throughout: TensorRT takes no scale of 0
+NOTHING = 1e-35  # what is not above it counts as zero: its 127th part would not be a normal float32
 
 F64 = npt.NDArray[np.float64]
 
@@ -27,7 +28,7 @@ def threshold(counts: Counts, method: str) -> float:
     A float32, in nine digits.
     """
     peak = counts.peak
-    if peak < np.finfo(np.float32).tiny:
+    if peak <= NOTHING:
         return IDLE
     if np.count_nonzero(counts.magnitudes) == 1:
         return _nine_digits(peak)  # constant: 127 steps are exactly it

@@ -34,7 +34,7 @@ def add(verb: AddVerb) -> None:
         "--held-out",
         default="",
         metavar="DIR|LIST|VIDEO",
-        help="int8: pictures that calibration has not seen; the file must find there what the float model finds",
+        help="int8: pictures that calibration has not seen (64 of them); the file must find what the float model finds",
     )
     p.add_argument(
         "--for",
@@ -52,7 +52,8 @@ def add(verb: AddVerb) -> None:
         "--max-drop",
         type=values.points,
         metavar="P",
-        help="int8: leave the cheapest blocks in FP16 so that at most P points of agreement are lost (F1 x mask IoU)",
+        help="int8: leave the cheapest blocks in FP16 so that at most P points of mask AP are lost (an estimate "
+        "without labels) and the file passes the comparison",
     )
     p.set_defaults(verb=_perform)
 
@@ -61,7 +62,20 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     output = args.output or args.model.with_suffix(f".{args.precision}.onnx")
     for line in (_int8 if args.precision == "int8" else _fp16)(args, output, console.shows_progress):
         console.say(line)
-    console.say(f"Next: trt-blendmask predict {shlex.quote(str(output))} IMAGE -o predictions")
+    typed = shlex.quote(str(output))
+    console.say(
+        "Next: trt-blendmask " + (f"predict {typed} IMAGE -o predictions" if _is_native(output) else f"build {typed}")
+    )
+
+
+def _is_native(model: Path) -> bool:
+    """Whether ONNX Runtime runs it: the other tails are TensorRT's alone."""
+    import onnx
+
+    from trt_blendmask.structures import ModelSpec
+    from trt_blendmask.surgery.reading.load import metadata
+
+    return ModelSpec.from_json(metadata(onnx.load(model))).tail not in ("plugin", "aot")
 
 
 def _fp16(args: argparse.Namespace, output: Path, shows_progress: bool) -> list[str]:

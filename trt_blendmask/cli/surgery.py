@@ -83,5 +83,8 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     report = operate(args.raw, args.output, options)
     for line in report.lines():
         console.say(line)
-    if report.spec is not None and report.spec.tail == "native":  # the other tails are TensorRT's alone
-        console.say(f"Next: trt-blendmask predict {shlex.quote(str(report.output))} IMAGE -o predictions")
+    typed = shlex.quote(str(report.output))
+    if report.spec is not None and report.spec.tail == "native":
+        console.say(f"Next: trt-blendmask predict {typed} IMAGE -o predictions")
+    elif report.spec is not None:  # TensorRT's alone
+        console.say(f"Next: trt-blendmask build {typed}")

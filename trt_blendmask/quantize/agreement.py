@@ -7,8 +7,8 @@ cells cannot be compared).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from trt_blendmask.structures import F32, Detections
 SCORE = 0.3  # below it a detection is not counted
 FADE = 0.1  # about that score, where a smooth count lets a detection fade out
 IOU = 0.5  # of the boxes, for a match
+SIZES = {"small": 32**2, "medium": 96**2, "large": float("inf")}  # COCO's, in pixels of the reference's mask, below
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Agreement:
         f1: 2 x matched / (found by one + found by the other); 1 where neither found anything.
         box_iou, mask_iou: mean over the matched pairs; the masks pasted into the frame. Without pairs 1 where neither
             model found anything, else 0.
+        by_size: mask IoU of the pairs of each of `SIZES` that occurs: a pixel more or less is much of a small object.
         score_shift: mean absolute difference of the scores of the matched pairs.
         worst_index: the picture with the least `quality`, the first of equals.
         reference_count, other_count, matched: objects found by the one, by the other, by both.
@@ -43,6 +45,7 @@ class Agreement:
     reference_count: int
     other_count: int
     matched: int
+    by_size: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def quality(self) -> float:
@@ -50,9 +53,11 @@ class Agreement:
         return self.f1 * self.mask_iou
 
     def sentence(self) -> str:
+        sizes = ", ".join(f"{size} {iou:.4f}" for size, iou in self.by_size.items())
         return (
-            f"F1 {self.f1:.4f}, box IoU {self.box_iou:.4f}, mask IoU {self.mask_iou:.4f}, score shift "
-            f"{self.score_shift:.4f} ({self.matched} matched of {self.reference_count} and {self.other_count})"
+            f"F1 {self.f1:.4f}, box IoU {self.box_iou:.4f}, mask IoU {self.mask_iou:.4f}"
+            f"{f' ({sizes} objects)' if sizes else ''}, score shift {self.score_shift:.4f} ({self.matched} matched of "
+            f"{self.reference_count} and {self.other_count})"
         )
 
 
@@ -72,9 +77,9 @@ def compare_detections(
     counts = sum(picture.reference_count for picture in pictures), sum(picture.other_count for picture in pictures)
     both = len(pairs)
     empty = 1.0 if sum(counts) == 0 else 0.0
-    box_iou, mask_iou, shift = pairs.mean(axis=0).tolist() if both else (empty, empty, 0.0)
+    box_iou, mask_iou, shift, _ = pairs.mean(axis=0).tolist() if both else (empty, empty, 0.0, 0.0)
     f1 = 2 * both / sum(counts) if sum(counts) else 1.0
-    return Agreement(f1, box_iou, mask_iou, shift, int(np.argmin(qualities)), *counts, both)
+    return Agreement(f1, box_iou, mask_iou, shift, int(np.argmin(qualities)), *counts, both, _by_size(pairs))
 
 
 def smooth_quality(reference: Sequence[Detections], other: Sequence[Detections]) -> float:
@@ -90,13 +95,13 @@ def smooth_quality(reference: Sequence[Detections], other: Sequence[Detections])
         whole += float(weights[0].sum() + weights[1].sum())
         ours, theirs = paste(a), paste(b)
         for i, j in _greedy(_class_ious(a, b)):
-            shared += (weights[0][i] + weights[1][j]) * _mask_iou(ours[i], theirs[j])
+            shared += (weights[0][i] + weights[1][j]) * mask_iou(ours[i], theirs[j])
     return shared / whole if whole else 1.0
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """`pairs` float64 [matched, 3]: box IoU, mask IoU, score difference."""
+    """`pairs` float64 [matched, 4]: box IoU, mask IoU, score difference, pixels of the reference's mask."""
 
     pairs: npt.NDArray[np.float64]
     reference_count: int
@@ -113,10 +118,26 @@ def _compare_one(reference: Detections, other: Detections) -> _Picture:
     matches = _greedy(ious)
     ours, theirs = paste(reference), paste(other)
     pairs = [
-        (ious[i, j], _mask_iou(ours[i], theirs[j]), abs(float(reference.scores[i]) - float(other.scores[j])))
+        (
+            ious[i, j],
+            mask_iou(ours[i], theirs[j]),
+            abs(float(reference.scores[i]) - float(other.scores[j])),
+            _area(ours[i]),
+        )
         for i, j in matches
     ]
-    return _Picture(np.array(pairs, dtype=np.float64).reshape(-1, 3), len(reference), len(other))
+    return _Picture(np.array(pairs, dtype=np.float64).reshape(-1, 4), len(reference), len(other))
+
+
+def _by_size(pairs: npt.NDArray[np.float64]) -> dict[str, float]:
+    found = {}
+    least = 0.0
+    for size, most in SIZES.items():
+        chosen = (pairs[:, 3] >= least) & (pairs[:, 3] < most)
+        if chosen.any():
+            found[size] = float(pairs[chosen, 1].mean())
+        least = most
+    return found
 
 
 def _greedy(ious: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -148,9 +169,9 @@ def _box_ious(one: F32, other: F32) -> npt.NDArray[np.float64]:
     return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, 1e-12))
 
 
-def _mask_iou(one: Patch | None, other: Patch | None) -> float:
+def mask_iou(one: Patch | None, other: Patch | None) -> float:
     """Of two patches of the same frame; 1 where both are empty."""
-    areas = [0 if patch is None else int(patch.mask.sum()) for patch in (one, other)]
+    areas = [_area(patch) for patch in (one, other)]
     if one is None or other is None or not all(areas):
         return float(areas[0] == areas[1])
     x, y = max(one.x, other.x), max(one.y, other.y)
@@ -160,6 +181,10 @@ def _mask_iou(one: Patch | None, other: Patch | None) -> float:
     crops = [p.mask[y - p.y : y2 - p.y, x - p.x : x2 - p.x] for p in (one, other)]
     shared = int((crops[0] & crops[1]).sum())
     return shared / (sum(areas) - shared)
+
+
+def _area(patch: Patch | None) -> int:
+    return 0 if patch is None else int(patch.mask.sum())
 
 
 def _end(patch: Patch) -> tuple[int, int]:

@@ -68,6 +68,11 @@ def write_quantized(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> int:
 def _check_kind(model: onnx.ModelProto, spec: ModelSpec | None, path: Path) -> None:
     names = {output.name for output in model.graph.output}
     operate = f"Type: trt-blendmask surgery {shlex.quote(str(path))} -o model.onnx"
+    if spec is None and "attention" in {value.name for value in (*model.graph.input, *model.graph.output)}:
+        raise DataError(
+            f"Expected a whole deployable ONNX, but '{path}' is a half of one (--split). Give the file that it was cut "
+            "from."
+        )
     if (spec is not None and spec.kind == "raw-head") or (spec is None and "bases" in names):
         raise DataError(f"Expected a deployable ONNX, but '{path}' is a raw-head ONNX (before surgery). {operate}")
     if spec is None or not names.issuperset(OUTPUTS):
@@ -75,6 +80,9 @@ def _check_kind(model: onnx.ModelProto, spec: ModelSpec | None, path: Path) -> N
             f"Expected a deployable ONNX, but '{path}' is none of ours (outputs: "
             f"{', '.join(sorted(names)[:6]) or 'none'}). {_HINT}"
         )
+    sides = [dim.dim_value for value in model.graph.input for dim in value.type.tensor_type.shape.dim]
+    if len(sides) != 4 or min(sides) < 1:
+        raise DataError(f"Expected one input of four fixed sizes in '{path}', which surgery writes. {_HINT}")
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx", PLUGIN_DOMAIN):
             raise DataError(f"Expected standard ONNX ops in '{path}', but node '{node.name}' is of '{node.domain}'.")

@@ -29,13 +29,14 @@ from trt_blendmask.quantize.files import read_deployable, write_quantized
 from trt_blendmask.quantize.fp16_choice import choose_half, touched
 from trt_blendmask.quantize.fp16_place import Casts, place_half
 from trt_blendmask.quantize.fp16_ranges import LIMIT, Largest, too_large, unfit_constants
-from trt_blendmask.quantize.types import FloatGraph, drop_output_casts, read_floats
+from trt_blendmask.quantize.types import FloatGraph, declare_types, drop_output_casts, read_floats
 from trt_blendmask.runtime.letterbox import Letterboxer
 from trt_blendmask.runtime.progress import ProgressLine, StageClock
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery.reading.merge_weights import without_weights
 
 PICTURES = 64  # by default
+SHOWN = 20  # names of tensors, at most
 _MULTIPLIES = {"Conv", "ConvTranspose", "DeformConv", "MatMul", "Gemm"}
 
 
@@ -91,7 +92,8 @@ class Fp16Report:
                 f"{self.observed.pictures} pictures{left_out}: the largest activation is {value:.6g}, in '{name}'; "
                 f"float32 is kept from {LIMIT:.6g} on"
             )
-        lines += [f"kept float32: what touches '{name}', {reason}" for name, reason in typing.kept.items()]
+        kept = [f"kept float32: what touches '{name}', {reason}" for name, reason in typing.kept.items()]
+        lines += [*kept[:SHOWN], *([f"and {len(kept) - SHOWN} more"] if len(kept) > SHOWN else [])]
         mb = [size / 1e6 for size in (self.bytes_before, self.bytes_after)]
         return [*lines, f"{self.output}: {mb[0]:.1f} -> {mb[1]:.1f} MB"]
 
@@ -139,6 +141,7 @@ def type_half(model: onnx.ModelProto, reasons: Mapping[str, str] | None = None) 
         half = choose_half(graph, kept)
     multiplies = [i for i, node in enumerate(model.graph.node) if node.op_type in _MULTIPLIES]
     casts = place_half(graph, half)
+    declare_types(model)
     _check(model)
     return Typing(sum(i in half for i in multiplies), len(multiplies), casts, kept)
 

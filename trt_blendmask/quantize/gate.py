@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,10 @@ HELD_OUT = 64  # pictures by default
 NOT_COMPARED = (
     "Not compared with the float model, as no pictures are held out for it: give some that calibration has not seen, "
     "with --held-out DIR|LIST|VIDEO."
+)
+BELOW = (
+    f"That is below what a file must reach (F1 {LEAST_F1}, mask IoU {LEAST_MASK_IOU}): --sensitivity F.html shows "
+    "which blocks harm, --max-drop 0.3 lets the cheapest of them stay FP16."
 )
 _GAP = 4  # pixels between the two pictures
 
@@ -108,12 +112,11 @@ def compare_models(
     return Comparison(compare_detections(*map(list, zip(*pairs, strict=True))), len(pairs), *worst)
 
 
-def pass_gate(
+def judge(
     reference: Path,
     quantised: Path,
     pictures: Iterable[Picture],
     output: Path,
-    force: bool = False,
     on_picture: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Compare `quantised`, a file not yet published, with the float model `reference`.
@@ -122,7 +125,7 @@ def pass_gate(
     OUTPUT.worst.png.
 
     Raises:
-        DataError: below a bound, or the float model finds nothing in the pictures, and not `force`; or no pictures.
+        DataError: there are no pictures.
     """
     with load(reference) as float_model, load(quantised) as other:
         compared = compare_models(float_model, other, pictures, on_picture)
@@ -134,10 +137,17 @@ def pass_gate(
     with atomic_output(picture) as temporary:
         encoded = cv2.imencode(".png", side_by_side(compared.worst.image, compared.found))[1]
         temporary.write_bytes(encoded.tobytes())
-    verdict = Verdict(compared.agreement, compared.pictures, compared.worst.name, picture)
-    if not force:
+    return replace(verdict, side_by_side=picture)
+
+
+def require(verdict: Verdict, output: Path) -> None:
+    """Let only what passed become the file `output`.
+
+    Raises:
+        DataError: below a bound, or the float model finds nothing in the pictures.
+    """
+    if not verdict.passed:
         raise DataError(_refusal(verdict, output))
-    return verdict
 
 
 def worst_beside(output: Path) -> Path:
@@ -168,8 +178,10 @@ def _refusal(verdict: Verdict, output: Path) -> str:
             f"Expected held-out pictures in which the float model finds something, got {verdict.pictures} in which it "
             f"finds nothing above score {SCORE}. Give pictures of what it was trained on, or pass --force."
         )
+    sizes = f" ({', '.join(f'{size} {iou:.3f}' for size, iou in seen.by_size.items())} objects)" if seen.matched else ""
     return (
         f"Expected F1 >= {LEAST_F1} and mask IoU >= {LEAST_MASK_IOU} against the float model on {verdict.pictures} "
-        f"held-out pictures, got F1 {seen.f1:.3f} and mask IoU {seen.mask_iou:.3f}, so '{output}' was not written. "
-        f"Look at {picture}, then let the worst layers stay FP16 with --max-drop 3, or pass --force."
+        f"held-out pictures, got F1 {seen.f1:.3f} and mask IoU {seen.mask_iou:.3f}{sizes}, so "
+        f"'{output}' was not written. Look at {picture}, then let the blocks that harm most stay FP16: add "
+        "--max-drop 0.3, or pass --force."
     )

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from trt_blendmask.calibrate.histogram import Counts
 
 _W, _H = 340, 150  # of one histogram
-_LEFT, _TOP, _BOTTOM = 34, 30, 22
+_LEFT, _TOP, _BOTTOM = 34, 34, 22
 _BARS = 120
+_FITS = 52  # letters of a name; its end tells more than its beginning
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --dim: #677084; --line: #d6dae2; --fill: #6f9fd8; --cut: #d8483e;
@@ -29,6 +30,7 @@ svg .clipped { fill: var(--cut) }
 svg .cut { stroke: var(--cut); stroke-width: 1.5 }
 svg .path { fill: none; stroke: var(--fill); stroke-width: 2 }
 svg .dot { fill: var(--fill) }
+svg .weak { fill: var(--paper); stroke: var(--fill); stroke-width: 1.5 }
 svg .chosen { fill: var(--good) }
 """
 
@@ -58,22 +60,24 @@ def histogram_svg(counts: Counts, threshold: float, title: str, note: str) -> st
     parts += [_text(_LEFT - 4, _TOP + 8, f"1e{tall:.0f}", "end"), _text(_LEFT - 4, floor, "1", "end")]
     if 0.15 < (at := (min(threshold, high) - low) / (high - low)) < 0.85:
         parts.append(_text(_LEFT + width * at, _H - 7, f"{threshold:.3g}", "middle"))
-    parts += [_text(2, 12, title, "start", "name"), _text(2, 24, note, "start")]
+    name = title if len(title) <= _FITS else f"…{title[1 - _FITS :]}"
+    parts += [_text(2, 12, name, "start", "name"), _text(2, 24, note, "start")]
     return _svg(_W, _H, f"{title}: {note}", parts)
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """`x` and `y` of one step, and what to say of it."""
+    """`x` and `y` of one step, and what to say of it; the curve passes by the weak ones."""
 
     x: float
     y: float
     label: str
     chosen: bool = False
+    weak: bool = False
 
 
 def curve_svg(points: Sequence[CurvePoint], x_title: str, y_title: str) -> str:
-    """Points joined in their order; both axes begin at 0."""
+    """Points, not below 0, joined in their order; both axes begin at 0."""
     width, height, left, top, bottom = 720, 380, 62, 18, 44
     xs, ys = [p.x for p in points], [p.y for p in points]
     x_ticks, y_ticks = _ticks(max(xs)), _ticks(max(ys))
@@ -87,17 +91,27 @@ def curve_svg(points: Sequence[CurvePoint], x_title: str, y_title: str) -> str:
         y = place(0, tick)[1]
         parts += [f'<path class="axis" d="M{left} {y:.1f}H{width - 16}"/>', _text(left - 6, y + 4, f"{tick:g}", "end")]
     parts += [_text(place(tick, 0)[0], height - bottom + 16, f"{tick:g}", "middle") for tick in x_ticks]
-    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (place(p.x, p.y) for p in points))
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (place(p.x, p.y) for p in points if not p.weak))
     parts.append(f'<path class="path" d="M{path}"/>')
     for point in points:
         x, y = place(point.x, point.y)
-        kind, radius = ("chosen", 6) if point.chosen else ("dot", 3.5)
+        kind, radius = ("chosen", 6) if point.chosen else ("weak" if point.weak else "dot", 3.5)
         title = f"<title>{escape(point.label)}</title>"
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">{title}</circle>')
     parts.append(_text((left + width) / 2, height - 8, x_title, "middle"))
     parts.append(f'<g transform="translate(14 {(height - bottom + top) / 2}) rotate(-90)">')
     parts += [_text(0, 0, y_title, "middle"), "</g>"]
     return _svg(width, height, f"{y_title} against {x_title}", parts)
+
+
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Texts as a table; a row that begins with "all" is bold."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(
+        f"<tr{' class=all' if row[0] == 'all' else ''}>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def page(title: str, body: str) -> str:
@@ -111,9 +125,11 @@ th {{ font-weight: 600; color: var(--dim) }}
 th:first-child, td:first-child {{ text-align: left; padding-left: 0 }}
 .all td {{ font-weight: 600 }}
 .grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px }}
-.grid svg {{ background: var(--wash); border-radius: 6px; padding: 8px; width: 100%; height: auto;
+svg {{ max-width: 100%; height: auto }}
+.grid svg {{ background: var(--wash); border-radius: 6px; padding: 8px; width: 100%;
   box-sizing: border-box }}
 details {{ margin: 1rem 0 }}
+@media print {{ svg, tr {{ break-inside: avoid }} }}
 summary {{ cursor: pointer }}"""
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'

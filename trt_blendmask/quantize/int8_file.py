@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +16,15 @@ from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.files import atomic_output, check_outputs
 from trt_blendmask.quantize.bias_correction import PICTURES as MEANS
 from trt_blendmask.quantize.files import Deployable, read_deployable, write_quantized
-from trt_blendmask.quantize.fp16 import Typing, type_half
-from trt_blendmask.quantize.gate import HELD_OUT, NOT_COMPARED, Verdict, held_out, pass_gate, worst_beside
+from trt_blendmask.quantize.fp16 import Typing, observe, type_half
+from trt_blendmask.quantize.fp16_ranges import too_large
+from trt_blendmask.quantize.gate import HELD_OUT, NOT_COMPARED, Verdict, held_out, judge, require, worst_beside
 from trt_blendmask.quantize.int8 import Prepared, assemble_int8, correct_biases, prepare_int8
 from trt_blendmask.quantize.onnxruntime_form import to_onnxruntime
-from trt_blendmask.quantize.report import QuantisationReport, describe, write_report
-from trt_blendmask.quantize.sensitivity import PICTURES, Sensitivity, group_blocks, measure, write_sensitivity
+from trt_blendmask.quantize.report import QuantisationReport, describe, tensor_rows, write_report
+from trt_blendmask.quantize.sensitivity import Sensitivity, group_blocks, measure, runs, write_sensitivity
 from trt_blendmask.runtime.progress import ProgressLine, StageClock
-from trt_blendmask.structures import U8
+from trt_blendmask.structures import U8, ModelSpec
 from trt_blendmask.surgery.macs import macs_by_node
 
 _NOT_CORRECTED = "biases were not corrected: pass --images, pictures of the calibration, to make up for rounding's mean"
@@ -36,7 +38,8 @@ class Int8Options:
         images: folder, list or video for the bias correction; empty: none. n: pictures of it at most.
         held_out: folder, list or video that calibration has not seen, for sensitivity and gate; empty: neither.
         report, sensitivity: HTML pages to write, each with a JSON file beside it.
-        max_drop: points of agreement that may be lost; the cheapest blocks to leave in FP16 for it are searched.
+        max_drop: points of mask AP that may be lost, as `sensitivity` estimates them; the cheapest blocks to leave in
+            FP16 for it, and for the gate, are searched.
         force: write the file even if the gate is not passed.
         onnxruntime: the form that ONNX Runtime is fast at on a CPU, the rest float32, instead of that for TensorRT.
     """
@@ -77,6 +80,7 @@ class Int8Report:
             casts = self.typing.casts
             count = casts.to_half + casts.to_float
             lines.append(f"{count} casts, {casts.to_half} to float16, {casts.to_float} to float32")
+            lines += [f"kept float32: what touches '{name}', {why}" for name, why in self.typing.kept.items()]
         if not self.corrected:
             lines.append(_NOT_CORRECTED)
         lines.append(self.verdict.sentence() if self.verdict else NOT_COMPARED)
@@ -99,6 +103,11 @@ def quantize_int8_file(model: Path, table: Path, output: Path, options: Int8Opti
     if (given.sensitivity or given.max_drop is not None) and not given.held_out:
         raise UsageError("--sensitivity and --max-drop compare with the float model: add --held-out DIR|LIST|VIDEO.")
     source = read_deployable(model)
+    if given.held_out and source.spec.tail in ("plugin", "aot"):
+        raise UsageError(
+            f"--held-out runs the model in ONNX Runtime, which has no layer for --tail {source.spec.tail}: prove the "
+            "same network with --tail native, then quantise this file without --held-out."
+        )
     calibration = read_table(table, graph_sha256(source.model))
     prepared = prepare_int8(source.model, calibration)
     if given.images:
@@ -107,18 +116,18 @@ def quantize_int8_file(model: Path, table: Path, output: Path, options: Int8Opti
     sensitivity = (
         _sensitivity(source, prepared, seen, given) if given.sensitivity or given.max_drop is not None else None
     )
-    quantised = assemble_int8(prepared, sensitivity.keep_float if sensitivity else frozenset())
+    keep_float = sensitivity.keep_float if sensitivity else frozenset[str]()
+    quantised = assemble_int8(prepared, keep_float)
     typing = None
     if given.onnxruntime:
         to_onnxruntime(quantised)
     else:
-        typing = type_half(quantised)
+        typing = type_half(quantised, _overflows(prepared, calibration.ranges, source.spec, given))
+    quantised.doc_string = f"calibration_table_sha256={hashlib.sha256(table.read_bytes()).hexdigest()}"  # for 'build'
     histograms = histograms_beside(table)
     counts = read_histograms(histograms) if histograms.is_file() else {}
-    made_of = describe(quantised, counts)
+    made_of = describe(quantised, tensor_rows(prepared, keep_float, counts))
     written: list[Path] = []
-    if given.report:
-        written += write_report(made_of, counts, output.name, given.report)
     if given.sensitivity and sensitivity:
         written += write_sensitivity(sensitivity, output.name, given.sensitivity)
     verdict = None
@@ -127,7 +136,11 @@ def quantize_int8_file(model: Path, table: Path, output: Path, options: Int8Opti
         if given.held_out:
             with _ticking(given.shows_progress, HELD_OUT) as tick:
                 pictures = held_out(given.held_out, HELD_OUT, seen)
-                verdict = pass_gate(model, temporary, pictures, output, given.force, tick)
+                verdict = judge(model, temporary, pictures, output, tick)
+        if given.report:
+            written += write_report(made_of, verdict, output.name, given.report)
+        if verdict and not given.force:
+            require(verdict, output)
     before = model.stat().st_size
     return Int8Report(
         output,
@@ -144,16 +157,25 @@ def quantize_int8_file(model: Path, table: Path, output: Path, options: Int8Opti
 
 
 def _sensitivity(source: Deployable, prepared: Prepared, seen: set[str], given: Int8Options) -> Sensitivity:
-    pictures = list(held_out(given.held_out, PICTURES, seen))
-    seen.update(picture.sha256 for picture in pictures)  # the gate is to judge by others
+    pictures = list(held_out(given.held_out, HELD_OUT, seen))
     macs = {node.name: macs for node, _, macs in macs_by_node(prepared.model)}
     blocks = group_blocks(prepared.plan.layers, macs)
 
     def make(keep_float: frozenset[str]) -> onnx.ModelProto:
         return assemble_int8(prepared, keep_float)  # the rest in float32: a CPU has nothing faster
 
-    with _ticking(given.shows_progress, None if given.max_drop is not None else 2 * len(blocks) + 1) as tick:
+    with _ticking(given.shows_progress, runs(len(blocks), len(pictures))) as tick:
         return measure(source.path, blocks, make, pictures, given.max_drop, tick)
+
+
+def _overflows(
+    prepared: Prepared, ranges: Mapping[str, float], spec: ModelSpec, given: Int8Options
+) -> Mapping[str, str]:
+    """Activations that float16 cannot hold, with the reason: by the table and, of all of them, on the pictures."""
+    found = too_large(ranges)
+    if given.images:
+        found |= too_large(observe(prepared.model, spec, given.images, given.n, given.shows_progress).largest)
+    return found
 
 
 def _images(text: str, n: int) -> Iterator[U8]:

@@ -79,24 +79,46 @@ def drop_output_casts(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return found
 
 
+def declare_types(model: onnx.ModelProto) -> None:
+    """Write the type of every tensor between inputs and outputs into the graph, in place.
+
+    Raises:
+        DataError: they contradict one another.
+    """
+    values = [info for info in _inferred(model).value_info if info.type.tensor_type.elem_type]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(values)
+
+
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:
+    graph = _inferred(model)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        types.setdefault(info.name, info.type.tensor_type.elem_type)
+    return types
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with a type for every tensor, and without its weights; what the file declared inside does not count.
+
+    Raises:
+        DataError: the types contradict one another.
+    """
+    light = without_weights(model)
+    del light.graph.value_info[:]
+    outputs = {output.name for output in light.graph.output}
+    for node in light.graph.node:
+        if node.domain == PLUGIN_DOMAIN and node.output[0] not in outputs:  # which ONNX does not know
+            masks = next((a.s.decode() for a in node.attribute if a.name == "mask_dtype"), "float32")
+            kind = _PLUGIN_MASKS.get(masks, TensorProto.FLOAT)
+            light.graph.value_info.append(onnx.helper.make_tensor_value_info(node.output[0], kind, None))
     try:
-        graph = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
+        return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception as error:  # onnx raises several kinds, some from C++
         raise DataError(
             f"The graph's types contradict one another: {first_line(error)[:200]}. "
             "Make the file again: trt-blendmask surgery raw.onnx -o model.onnx"
         ) from error
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        types.setdefault(info.name, info.type.tensor_type.elem_type)
-    for node in graph.node:
-        if node.domain == PLUGIN_DOMAIN:
-            masks = next((a.s.decode() for a in node.attribute if a.name == "mask_dtype"), "float32")
-            types[node.output[0]] = _PLUGIN_MASKS.get(masks, TensorProto.FLOAT)
-    # Behind the plugin, which ONNX cannot infer, there is nothing but float32 arithmetic on its masks.
-    unknown = [name for node in graph.node for name in node.output if name and not types.get(name)]
-    return {**types, **dict.fromkeys(unknown, TensorProto.FLOAT)}
 
 
 def _ends(node: onnx.NodeProto, floats: frozenset[str], opset: int) -> Ends:
