@@ -54,6 +54,15 @@ def test_functions_that_end() -> None:
     check_parts(model([CALL], functions=chain(30, 1)), FILE)
 
 
+def test_dimensions_without_end() -> None:
+    endless = model([helper.make_node("Relu", ["x"], ["y"])])
+    endless.graph.initializer.append(TensorProto(name="w", data_type=1, dims=[2**62] * 1_000_000))
+    began = time.monotonic()
+    with pytest.raises(DataError, match="at most 16 dimensions"):
+        check_parts(endless, FILE)
+    assert time.monotonic() - began < 2
+
+
 def test_a_vector_that_doubles() -> None:
     nodes = [helper.make_node("Concat", [f"a{i}"] * 2, [f"a{i + 1}"], axis=0) for i in range(40)]
     with pytest.raises(DataError, match="joins"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
+
+from trt_blendmask.layout import printable
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class Console:
         """Whether a moving bar on standard error would be seen and is wanted."""
         return self.verbosity >= 0 and _is_terminal(sys.stderr)
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that results go to; 0: none, as into a pipe or a file."""
+        return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else 0
+
     def say(self, text: str) -> None:
         if self.verbosity >= 0:
             _print(text, sys.stdout)
@@ -29,10 +37,16 @@ class Console:
         if self.verbosity >= 1:
             _print(text, sys.stdout)
 
+    def note(self, text: str) -> None:
+        """What happens while results are still being made; they may go to standard output, so it does not."""
+        if self.verbosity >= 0:
+            with contextlib.suppress(OSError):
+                _print(text, sys.stderr)
+
     def error(self, exit_code: int, message: str) -> None:
         """One line, whatever the names in `message` hold: control characters are spelt out, endless ones cut."""
         short = message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}"
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
+        line = printable(short)
         with contextlib.suppress(OSError):  # the terminal is gone: the exit code still tells
             _print(f"{_red(f'error[{exit_code}]', sys.stderr)}: {line}", sys.stderr)
 

@@ -15,6 +15,7 @@ import onnx
 from trt_blendmask.errors import DataError
 
 MAX_NODES = 50_000  # forty times what R_101 has
+MAX_RANK = 16
 MAX_TENSOR_BYTES = 1 << 29
 LARGE_BYTES = 1 << 10  # weights above this are no arithmetic on shapes
 _SIZED_BY_VALUES = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "EyeLike"}
@@ -33,6 +34,11 @@ def check_parts(model: onnx.ModelProto, path: Path) -> None:
     graphs = [model.graph, *(info.algorithm for info in model.training_info)]
     graphs += [onnx.GraphProto(node=function.node) for function in model.functions]
     for tensor in (tensor for graph in graphs for tensor in _tensors(graph)):
+        if len(tensor.dims) > MAX_RANK:
+            raise DataError(
+                f"Expected at most {MAX_RANK} dimensions in '{path}', but {tensor.name!r:.80} has {len(tensor.dims)}. "
+                "Copy or download it again."
+            )
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise DataError(
                 f"Expected all weights inside '{path}', but {tensor.name!r:.80} points to another file, which is "
@@ -46,7 +52,7 @@ def check_parts(model: onnx.ModelProto, path: Path) -> None:
             "functions that call one another."
         )
     names = [value.name for graph in graphs for value in (*graph.initializer, *graph.input, *graph.output)]
-    names += [text for graph in graphs for node in _nodes(graph) for text in (node.name, *node.input, *node.output)]
+    names += [text for graph in graphs for node in nodes_of(graph) for text in (node.name, *node.input, *node.output)]
     if not all(isinstance(text, str) for text in names):  # protobuf gives bytes that are no UTF-8 as they are
         raise DataError(f"Expected names in UTF-8, but '{path}' has others: it is damaged. Copy or download it again.")
     for graph in graphs:
@@ -177,11 +183,12 @@ def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Its nodes, and those inside of them."""
     for node in graph.node:
         yield node
         for inner in inner_graphs(node):
-            yield from _nodes(inner)
+            yield from nodes_of(inner)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -13,13 +13,14 @@ import yaml
 from tests.fuzz import checkpoints, hostile_networks, networks, pickles, pictures, texts
 from tests.fuzz.mutate import Seed, mutate
 from tests.fuzz.sandbox import Case
+from tests.inspect.artefacts import artefacts
 from trt_blendmask.export import export_onnx
 from trt_blendmask.export.reader import read_checkpoint
 from trt_blendmask.surgery import SurgeryOptions, operate
 
 REGRESSIONS = Path(__file__).resolve().parent / "regressions"
 WHOLE_GRAPHS = Path(__file__).resolve().parents[1] / "golden" / "whole_graphs"
-HOSTILE = 400  # about as many files does `_hostile` make
+HOSTILE = 800  # about as many files does `_hostile` make, and each is inspected, too
 DAMAGED = frozenset({0})
 REFUSED: frozenset[int] = frozenset()
 PICKLE = frozenset({0, 77})  # 77: it asks for code
@@ -28,13 +29,15 @@ CONFIG = frozenset({0, 66, 77})  # 66: its _BASE_ is not there
 
 @dataclass(frozen=True)
 class Seeds:
-    """Good files: checkpoints by form, a config, raw-head ONNX by name, a deployable ONNX, pictures by suffix."""
+    """Good files: checkpoints by form, a config, raw-head ONNX by name, a deployable ONNX, pictures by suffix, an
+    engine with its passport and a calibration table by name."""
 
     checkpoints: dict[str, Seed]
     config: str
     raws: dict[str, Seed]
     model: Seed
     pictures: dict[str, Seed]
+    artefacts: dict[str, bytes]
     state: checkpoints.State
 
 
@@ -56,14 +59,15 @@ def make_seeds(reference: Path, folder: Path) -> Seeds:
         "legacy": checkpoints.as_legacy(state),
         "safetensors": checkpoints.as_safetensors(state),
     }
-    return Seeds(forms, config, raws, networks.seed(model.read_bytes()), pictures.seeds(), state)
+    return Seeds(forms, config, raws, networks.seed(model.read_bytes()), pictures.seeds(), artefacts(folder), state)
 
 
 def all_cases(seeds: Seeds, seed: int, count: int) -> Iterator[Case]:
     """The files that once failed, the hostile ones (of a short run about half, drawn), then random ones."""
     rng, made = random.Random(f"{seed} hostile"), 0
     share = count / 2 / HOSTILE
-    for case in itertools.chain(_regressions(seeds), (case for case in _hostile(seeds) if rng.random() < share)):
+    hostile = itertools.chain(_hostile(seeds), map(inspect_case, _hostile(seeds)))
+    for case in itertools.chain(_regressions(seeds), (case for case in hostile if rng.random() < share)):
         made += 1
         yield case
     makers = list(itertools.chain.from_iterable([make] * share for make, share in _RANDOM.items()))
@@ -93,6 +97,11 @@ def predict_case(seeds: Seeds, name: str, model: bytes, codes: frozenset[int]) -
 def picture_case(seeds: Seeds, name: str, suffix: str, picture: bytes, codes: frozenset[int] = DAMAGED) -> Case:
     files = {"model.onnx": seeds.model.data, f"a{suffix}": picture}
     return Case(f"predict: {name}", ("predict", "model.onnx", f"a{suffix}", "-o", "out"), files, codes)
+
+
+def inspect_case(case: Case) -> Case:
+    """The first file of another case, looked at."""
+    return Case(f"inspect: {case.name}", ("inspect", next(iter(case.files))), case.files, PICKLE)
 
 
 def _regressions(seeds: Seeds) -> Iterator[Case]:
@@ -186,7 +195,17 @@ def _picture(seeds: Seeds, rng: random.Random) -> Case:
     return picture_case(seeds, f"damaged {suffix}", suffix, mutate(seeds.pictures[suffix], rng))
 
 
+def _inspect(seeds: Seeds, rng: random.Random) -> Case:
+    if rng.random() < 0.7:
+        return inspect_case(rng.choice((_checkpoint_bytes, _pickle, _raw_bytes, _raw_graph, _model_graph))(seeds, rng))
+    files = dict(seeds.artefacts)
+    damaged = rng.choice(list(files))
+    files[damaged] = mutate(Seed(files[damaged]), rng) or b"x"
+    shown = "model.engine" if damaged == "model.engine.json" and rng.random() < 0.5 else damaged
+    return Case(f"inspect: damaged {damaged}", ("inspect", shown, "--json"), files, DAMAGED)
+
+
 _RANDOM: dict[Callable[[Seeds, random.Random], Case], int] = {
     _checkpoint_bytes: 4, _pickle: 3, _config: 3, _raw_bytes: 3, _raw_graph: 5, _model_bytes: 2, _model_graph: 4,
-    _picture: 3,
+    _picture: 3, _inspect: 4,
 }  # fmt: skip

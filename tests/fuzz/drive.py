@@ -1,4 +1,4 @@
-"""Feeds damaged and hostile files to export, surgery and predict: `python tests/fuzz/drive.py --seed 1 --cases 2000`.
+"""Feeds damaged and hostile files to export, surgery, predict and inspect: `drive.py --seed 1 --cases 2000`.
 
 Each must end within 10 s and 1 GB, touch nothing outside its output, and say what is wrong in one sentence.
 """
@@ -29,6 +29,7 @@ WARM = (
     "onnx.version_converter",
     "yaml",
     "trt_blendmask.export.assemble",
+    "trt_blendmask.inspect.onnx_file",
     "trt_blendmask.runtime.predict",
 )
 

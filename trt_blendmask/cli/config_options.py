@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trt_blendmask.export import BlendMaskConfig
 
 
-def add(parser: argparse.ArgumentParser, use: str) -> None:
+def add(parser: argparse._ActionsContainer, use: str) -> None:
     """Add --config, --preset and --opts; `use` says what the configuration is for."""
     parser.add_argument("--config", type=Path, metavar="YAML", help=f"the AdelaiDet config {use}")
     parser.add_argument("--preset", metavar="NAME", help="instead: a published model's (see `trt-blendmask zoo`)")

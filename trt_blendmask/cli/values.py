@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 
 def size(text: str) -> tuple[int, int]:
@@ -19,6 +20,43 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
     return int(text)
+
+
+def count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds from 0.1 to 3600, got '{text}'")
+    return value
+
+
+def duration(text: str) -> float:
+    """Seconds."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+    return _scaled(text, units, "a time from 1s to 24h, as 90s, 10m or 1h", 1.0, 86400.0)
+
+
+def amount(text: str) -> int:
+    """Bytes."""
+    units = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
+    return round(_scaled(text, units, "an amount from 1MB on, as 500MB or 20GB", 1e6, 1e18))
+
+
+def _scaled(text: str, units: dict[str, float], expected: str, least: float, most: float) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)", text)
+    scales = {unit.lower(): scale for unit, scale in units.items()}
+    value = float(match[1]) * scales.get(match[2].lower(), 0.0) if match else 0.0
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got '{text}'")
+    return value
 
 
 def fraction(text: str) -> float:
@@ -39,3 +77,15 @@ def points(text: str) -> float:
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f"expected points from 0 to 100, got '{text}'")
     return value
+
+
+def batches(text: str) -> tuple[int, int, int]:
+    try:
+        smallest, usual, largest = (positive(part) for part in text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"expected three batch sizes, as 1,1,4, got '{text}'") from None
+    return smallest, usual, largest
+
+
+def capabilities(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))

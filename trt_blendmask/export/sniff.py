@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 TEXT = "a text file"
+ONNX = "an ONNX model"
+UNKNOWN = "a file of an unknown kind"
+ENGINES = ("a TensorRT engine", "a TensorRT-RTX engine")
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?)"),
     (b"\x80\x02", "a pickle (an older PyTorch checkpoint?)"),
@@ -22,8 +25,9 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"RIFF", "a RIFF file (AVI, WAV or WebP)"),
     (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
     (b"GGUF", "a GGUF model"),
-    (b"ftrt", "a TensorRT engine"),
-    (b"ptrt", "a TensorRT engine"),
+    (b"ftrt", ENGINES[0]),
+    (b"ptrt", ENGINES[0]),
+    (b"vtrt", ENGINES[1]),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
 )
 
@@ -43,8 +47,8 @@ def describe(head: bytes) -> str:
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
         return "a web page (an error page saved by a download?)"
     if head[:1] == b"\x08" and len(head) > 2 and head[1] < 32 and head[2] in (0x12, 0x1A, 0x22, 0x3A, 0x42):
-        return "an ONNX model"
+        return ONNX
     readable = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
     if readable and 4 * sum(byte >= 127 for byte in head) <= len(head):
         return TEXT
-    return "a file of an unknown kind"
+    return UNKNOWN

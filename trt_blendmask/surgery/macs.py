@@ -30,6 +30,11 @@ _NAMES = tuple(
     )
 )
 _SHARED_BY_BASES_AND_HEADS = "backbone"
+_WEIGHTS = {"Conv": 1, "DeformConv": 1, "ConvInteger": 1, "QLinearConv": 3}  # which input they are
+_PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul")
+LAYERS = (*_WEIGHTS, "ConvTranspose", *_PRODUCTS)
+_UNKNOWN = (0,)  # a shape that inference did not find
+MAX_MACS = 1 << 60
 
 
 def count_macs(model: onnx.ModelProto) -> dict[str, int]:
@@ -53,9 +58,12 @@ def macs_by_node(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str, 
     shapes = static_shapes(model)
     fallback = _parts_by_position(model.graph)
     for index, node in enumerate(model.graph.node):
-        inputs = [shapes.get(name, ()) for name in node.input]
+        inputs = [shapes.get(name, _UNKNOWN) for name in node.input]
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        macs = _node_macs(node.op_type, inputs, shapes.get(node.output[0], ()), transposed)
+        output = shapes.get(node.output[0], _UNKNOWN) if node.output else _UNKNOWN
+        macs = _node_macs(node.op_type, inputs, output, transposed)
+        if macs > MAX_MACS:
+            raise DataError(f"The graph's shapes are absurd: '{node.name[:80]}' would take a machine many years.")
         if macs:
             yield node, part_of(node.name, list(node.input)) or fallback[index], macs
 
@@ -87,25 +95,34 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     Raises:
         DataError: shapes that contradict one another.
     """
+    graph = inferred(model)
+    shapes = {t.name: tuple(max(side, 0) for side in t.dims) for t in graph.initializer}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        if info.name not in shapes:
+            shapes[info.name] = tuple(max(d.dim_value, 0) for d in info.type.tensor_type.shape.dim)
+    return shapes
+
+
+def inferred(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with the type and shape of every tensor; inputs stand for its large weights.
+
+    Raises:
+        DataError: shapes or types that contradict one another.
+    """
     try:
-        graph = onnx.shape_inference.infer_shapes(
+        return onnx.shape_inference.infer_shapes(
             without_weights(model), check_type=True, strict_mode=True, data_prop=True
         ).graph
     except Exception as error:  # its C++ side raises several kinds
         raise DataError(f"The graph's shapes contradict one another: {first_line(error)}.") from error
-    shapes = {t.name: tuple(t.dims) for t in graph.initializer}
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        if info.name not in shapes:
-            shapes[info.name] = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
-    return shapes
 
 
 def _node_macs(op: str, inputs: list[tuple[int, ...]], output: tuple[int, ...], transposed: bool) -> int:
-    if op in ("Conv", "DeformConv"):
-        return math.prod(output) * math.prod(inputs[1][1:])
-    if op == "ConvTranspose":
+    if op in _WEIGHTS and len(inputs) > _WEIGHTS[op]:
+        return math.prod(output) * math.prod(inputs[_WEIGHTS[op]][1:])
+    if op == "ConvTranspose" and len(inputs) > 1:
         return math.prod(inputs[0]) * math.prod(inputs[1][1:])
-    if op in ("MatMul", "Gemm"):
+    if op in _PRODUCTS and inputs and inputs[0]:
         return math.prod(output) * inputs[0][0 if transposed else -1]
     return 0
 

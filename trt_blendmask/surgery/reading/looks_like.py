@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import onnx
 from trt_blendmask.errors import DataError
 from trt_blendmask.surgery.reading.ends import contract_name
 from trt_blendmask.surgery.reading.load import Loaded
+from trt_blendmask.surgery.reading.merge_weights import Array
 from trt_blendmask.surgery.reading.raw_head import DEPLOYABLE, EXPORT, HeadsMissingError
 
 Shape = tuple[int, ...]
@@ -112,11 +113,13 @@ def _is_segmentation(traits: Traits) -> bool:
     return len(traits.outputs) == 1 and len(shapes) == 1 and h > 0 and 8 * shapes[0][2] >= h and 8 * shapes[0][3] >= w
 
 
+TRUNK = Kind("the trunk that --split wrote", "bases and attention among its outputs",
+             lambda t: t.outputs.keys() >= {"bases", "attention", "boxes"})  # fmt: skip
+TAIL = Kind("the tail that --split wrote", "bases, boxes and attention go in, masks come out",
+            lambda t: t.inputs.keys() >= {"bases", "attention", "boxes"} and t.outputs.keys() == {"masks"})  # fmt: skip
 KINDS = (
-    Kind("the trunk that --split wrote", "bases and attention among its outputs",
-         lambda t: t.outputs.keys() >= {"bases", "attention", "boxes"}),
-    Kind("the tail that --split wrote", "bases, boxes and attention go in, masks come out",
-         lambda t: t.inputs.keys() >= {"bases", "attention", "boxes"} and t.outputs.keys() == {"masks"}),
+    TRUNK,
+    TAIL,
     Kind("Mask R-CNN or another two-stage detector", "several RoiAlign", lambda t: t.ops["RoiAlign"] > 1),
     Kind("CondInst", "a controller of 169 channels, the weights of its mask head",
          lambda t: t.channels[169] > 0 or any(169 in c for c in t.levels())),
@@ -136,14 +139,13 @@ KINDS = (
 
 def not_blendmask(loaded: Loaded, path: Path, error: DataError) -> DataError:
     """The error to raise where neither heads nor a blend were found: `error` if that says more."""
-    traits, plain = read_traits(loaded), DataError(str(error))
+    traits, plain = read_traits(loaded.model.graph, loaded.weights.arrays), DataError(str(error))
     if any(contract_name(name)[1] for name in traits.outputs) and "attention" not in traits.outputs:
         return plain
     if traits.outputs.keys() >= DEPLOYABLE:
         return plain
-    for kind in KINDS:
-        if kind.fits(traits):
-            return DataError(f"Expected a BlendMask, but '{path}' looks like {kind.name} ({kind.known_by}). {EXPORT}")
+    if kind := kind_of(traits):
+        return DataError(f"Expected a BlendMask, but '{path}' looks like {kind.name} ({kind.known_by}). {EXPORT}")
     if not isinstance(error, HeadsMissingError):
         return plain
     return DataError(
@@ -152,11 +154,17 @@ def not_blendmask(loaded: Loaded, path: Path, error: DataError) -> DataError:
     )
 
 
-def read_traits(loaded: Loaded) -> Traits:
-    graph, weights = loaded.model.graph, loaded.weights.arrays
+def kind_of(traits: Traits) -> Kind | None:
+    """The first rule that fits."""
+    return next((kind for kind in KINDS if kind.fits(traits)), None)
+
+
+def read_traits(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> Traits:
+    """What the rules look at; `weights` are those that lie beside the graph."""
     sizes = {name: array.shape for name, array in weights.items()}
     sizes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    channels = Counter(sizes[n.input[1]][0] for n in graph.node if n.op_type == "Conv" and sizes.get(n.input[1]))
+    weights_of = (name for node in graph.node if node.op_type == "Conv" for name in node.input[1:2])
+    channels = Counter(sizes[name][0] for name in weights_of if sizes.get(name))
     inputs = {value.name: _shape(value) for value in graph.input if value.name not in sizes}
     outputs = {value.name: _shape(value) for value in graph.output}
     return Traits(inputs, outputs, Counter(node.op_type for node in graph.node), channels)
