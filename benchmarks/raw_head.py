@@ -31,11 +31,16 @@ LEVELS = {  # by how a key ends; all other vectors are 0
 
 def write_drawn(preset: str, input_hw: tuple[int, int], output: Path, seed: int = 0) -> None:
     """Write our export of `preset` with drawn weights."""
-    random = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "drawn.safetensors"
-        save_file({key: _draw(key, shape, random) for key, shape in published_shapes(preset).items()}, checkpoint)
+        save_file(draw_weights(preset, seed), checkpoint)
         export_onnx(checkpoint, read_config(preset=preset), output, input_hw)
+
+
+def draw_weights(preset: str, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
+    """A state dict with AdelaiDet's keys."""
+    random = np.random.default_rng(seed)
+    return {key: _draw(key, shape, random) for key, shape in published_shapes(preset).items()}
 
 
 def _draw(key: str, shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[np.float32]:

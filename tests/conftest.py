@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,12 @@ def has_gpu() -> bool:
 NEEDS: dict[str, Callable[[], bool]] = {
     "gpu": has_gpu,
     "nvcc": lambda: shutil.which(os.environ.get("NVCC", "nvcc")) is not None,
+    "gst-rtsp-server": lambda: any(Path("/usr/lib").glob("*/girepository-1.0/GstRtspServer-1.0.typelib")),
     "compute-sanitizer": lambda: shutil.which("compute-sanitizer") is not None,
+    "cuda-core": lambda: find_spec("cuda") is not None and find_spec("cuda.core") is not None,
+    "pycuda": lambda: find_spec("pycuda") is not None,
+    "tensorrt": lambda: find_spec("tensorrt") is not None,
+    "tensorrt_rtx": lambda: find_spec("tensorrt_rtx") is not None,
 }
 
 
@@ -57,4 +63,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for what in [name for mark in item.iter_markers("needs") for name in mark.args]:
         if not NEEDS[what]():
             required = os.environ.get(f"REQUIRE_{what.upper().replace('-', '_')}", "") not in ("", "0")
-            (pytest.fail if required else pytest.skip)(f"needs {what}, and this machine has none")
+            if required:
+                pytest.fail(f"needs {what}, and this machine has none", pytrace=False)
+            pytest.skip(f"needs {what}, and this machine has none")

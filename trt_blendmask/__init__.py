@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trt_blendmask.bundled import bundled_model as bundled_model
+    from trt_blendmask.runtime.choice import GpuOptions as GpuOptions
     from trt_blendmask.runtime.model import Model as Model
     from trt_blendmask.runtime.model import load as load
     from trt_blendmask.structures import Detections as Detections
@@ -30,12 +31,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOMES = {
     "bundled_model": "trt_blendmask.bundled",
     "load": "trt_blendmask.runtime.model",
+    "GpuOptions": "trt_blendmask.runtime.choice",
     "Model": "trt_blendmask.runtime.model",
     "Detections": "trt_blendmask.structures",
     "Frame": "trt_blendmask.structures",
 }
 
-__all__ = ["Detections", "Frame", "Model", "__version__", "bundled_model", "load"]
+__all__ = ["Detections", "Frame", "GpuOptions", "Model", "__version__", "bundled_model", "load"]
 
 
 def __dir__() -> list[str]:

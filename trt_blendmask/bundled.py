@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from trt_blendmask import __version__
+from trt_blendmask.cache import cache_folder, code_sha256
 from trt_blendmask.errors import OutputError
 from trt_blendmask.files import atomic_output
 
@@ -29,11 +28,7 @@ def bundled_model() -> Path:
         OutputError: the cache folder cannot be written.
     """
     hint = "The bundled model needs a cache: set XDG_CACHE_HOME to a folder of yours."
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trt_blendmask"
-    except RuntimeError as error:  # this user has no home
-        raise OutputError(f"{error} {hint}") from error
-    model = cache / f"conveyor-{_fingerprint()}.onnx"
+    model = cache_folder() / f"conveyor-{_fingerprint()}.onnx"
     if not os.access(model, os.R_OK):
         try:
             _make(model)
@@ -52,15 +47,7 @@ def _make(model: Path) -> None:
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(__version__.encode())
-    for file in _ingredients():
+    digest = hashlib.sha256(code_sha256("export", "surgery").encode())
+    for file in (CHECKPOINT, CONFIG):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _ingredients() -> Iterator[Path]:
-    yield CHECKPOINT
-    yield CONFIG
-    yield PACKAGE / "structures.py"  # of the metadata
-    for stage in ("export", "surgery"):
-        yield from sorted((PACKAGE / stage).rglob("*.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 import tempfile
@@ -61,11 +62,25 @@ def check_outputs(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[st
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
-    The temporary name keeps the suffix, because libraries choose formats by it. If the body raises (Ctrl-C included)
-    the temporary file is removed and an older file at `path` is left as it was. A symbolic link is written through.
+    If the body raises (Ctrl-C included) the temporary file is removed and an older file at `path` is left as it was.
+    A symbolic link is written through.
 
     Raises:
         OutputError: the folder cannot be made or written, the disk is full, or `path` is no regular file.
+    """
+    with temporary_beside(path) as temporary:
+        yield temporary
+        put_in_place(temporary, Path(os.path.realpath(path)))
+
+
+@contextmanager
+def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary file in the folder of `path`, which is made; removed at the end, if it is still there.
+
+    The temporary name keeps the suffix, because libraries choose formats by it.
+
+    Raises:
+        OutputError: as `atomic_output`.
     """
     target, real = Path(path), Path(os.path.realpath(path))
     try:
@@ -74,19 +89,30 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise OutputError(f"Expected a file name to write, got the folder '{target}'. Name a file in it.")
         if real.exists() and not real.is_file():  # renaming over /dev/null would replace the device by a file
             raise OutputError(f"Expected a file name to write, got the pipe or device '{target}'. Name a file.")
-        short = os.fsencode(real.stem)[:60].decode(errors="ignore")  # a file name has at most 255 bytes
-        handle, name = tempfile.mkstemp(prefix=f".{short}.", suffix=real.suffix[:60], dir=real.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{short_stem(real)}.", suffix=real.suffix[:60], dir=real.parent)
         os.close(handle)
     except OSError as error:
         raise cannot_write(target, error) from error
     temporary = Path(name)
     try:
         yield temporary
-        _publish(temporary, real)
+    except BrokenPipeError:  # who read our words went away: nothing is wrong with the file
+        raise
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: str | os.PathLike[str]) -> list[Path]:
+    """The files of `temporary_beside(path)`: of processes that were killed, and of those that are still at it."""
+    real = Path(os.path.realpath(path))
+    return list(real.parent.glob(f".{glob.escape(short_stem(real))}.????????{glob.escape(real.suffix[:60])}"))
+
+
+def short_stem(path: Path) -> str:
+    """What names of other files may begin with: a file name has at most 255 bytes."""
+    return os.fsencode(path.stem)[:60].decode(errors="ignore")
 
 
 def cannot_write(target: Path, error: OSError) -> OutputError:
@@ -95,10 +121,15 @@ def cannot_write(target: Path, error: OSError) -> OutputError:
     return OutputError(f"Cannot write '{target}': {reason}. Name another place.")
 
 
-def _publish(temporary: Path, target: Path) -> None:
+def put_in_place(temporary: Path, target: Path, mode: int = 0o666) -> None:
+    """Flush `temporary` to disk and rename it to `target`, with the permissions `mode` less the umask.
+
+    Raises:
+        OSError: the system refuses.
+    """
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600: an artefact is readable as any other new file
+    temporary.chmod(mode & ~umask)  # mkstemp makes 0600: an artefact is readable as any other new file
     _sync(temporary)
     temporary.replace(target)
     with suppress(OSError):  # the rename itself must survive a power cut; some file systems cannot promise it

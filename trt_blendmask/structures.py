@@ -8,6 +8,7 @@ letterboxed network input. Boxes are `xyxy` (x1, y1, x2, y2) floats, pixel edges
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -135,15 +136,21 @@ class Frame:
 
     Attributes:
         image: uint8 [H, W, 3] BGR.
-        index: 0, 1, ... within its source.
+        index: 0, 1, ... within its source; a live source skips the numbers of frames that it dropped.
         time_s: presentation time in the source in seconds (index / fps where a source has no clock).
         name: file name where each frame is a file of its own, else "".
+        captured_s, wall_s: when it was captured or arrived, by `time.monotonic` (for its age) and by `time.time` (for
+            people); 0 where nobody noted it.
+        source: which source it came from, without credentials.
     """
 
     image: U8
     index: int = 0
     time_s: float = 0.0
     name: str = ""
+    captured_s: float = 0.0
+    wall_s: float = 0.0
+    source: str = ""
 
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype
@@ -277,7 +284,7 @@ class CalibrationTable:
 
     def __post_init__(self) -> None:
         hashes = (self.model_sha256, *self.images)
-        _require(all(_is_sha256(h) for h in hashes), "sha256", "64 hex digits", self.model_sha256, "CalibrationTable")
+        _require(all(is_sha256(h) for h in hashes), "sha256", "64 hex digits", self.model_sha256, "CalibrationTable")
         texts = (self.method, *self.versions, *self.versions.values(), *self.ranges)
         _require(all(isinstance(t, str) for t in texts), "method", "text", self.method, "CalibrationTable")
         _require(len(self.ranges) > 0, "ranges", "those of at least one tensor", self.ranges, "CalibrationTable")
@@ -306,10 +313,110 @@ class CalibrationTable:
             ) from error
 
 
+@dataclass(frozen=True)
+class EngineInfo:
+    """The passport of an engine: what its plan is, what it was built from and where it can run.
+
+    Attributes:
+        plan_sha256, plan_bytes: of the plan itself.
+        onnx_sha256, onnx_path: of the ONNX file it was built from; the path is relative to the engine's folder, or
+            absolute.
+        plugin_sha256: of the plugin library it needs, "" where it needs none. table_sha256: of the calibration table
+            its ONNX was quantised with, "" where there is none.
+        flavor: "tensorrt" or "rtx". tensorrt_version: with all its parts, "10.3.0.26".
+        compute_capability: "8.7" of the GPU it was built on or for; "" where it was built for several.
+        device_name, driver, cuda_version: of the machine that built it, "" where there was no GPU.
+        options: of the build, by name; plain JSON values.
+        inputs, outputs: of the engine, in its order.
+        spec: of the model.
+        built_at: ISO 8601 in UTC, "2026-01-31T12:00:00+00:00". build_seconds: how long it took.
+        parity: what a comparison with ONNX Runtime on a GPU found, in words; "" where none was made.
+    """
+
+    plan_sha256: str
+    plan_bytes: int
+    onnx_sha256: str
+    onnx_path: str
+    flavor: str
+    tensorrt_version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    spec: ModelSpec
+    built_at: str
+    build_seconds: float
+    plugin_sha256: str = ""
+    table_sha256: str = ""
+    compute_capability: str = ""
+    device_name: str = ""
+    driver: str = ""
+    cuda_version: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    parity: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("plan_sha256", "onnx_sha256", "plugin_sha256", "table_sha256"):
+            value = getattr(self, name)
+            may_lack = name in ("plugin_sha256", "table_sha256")
+            self._require(is_sha256(value) or (may_lack and value == ""), name, "64 hex digits", value)
+        for name in ("onnx_path", "device_name", "driver", "cuda_version", "parity"):
+            self._require(isinstance(getattr(self, name), str), name, "text", getattr(self, name))
+        size, seconds = self.plan_bytes, self.build_seconds
+        self._require(type(size) is int and size > 0, "plan_bytes", "a whole number above 0", size)
+        self._require(type(seconds) in (int, float) and 0 <= seconds < 1e9, "build_seconds", "seconds", seconds)
+        self._require(self.flavor in ("tensorrt", "rtx"), "flavor", "'tensorrt' or 'rtx'", self.flavor)
+        for name, form, example in (
+            ("tensorrt_version", r"\d+(\.\d+){1,3}", "a version as 10.3.0.26"),
+            ("compute_capability", r"(\d+\.\d)?", "a compute capability as 8.7, or nothing"),
+            ("built_at", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", "a time in UTC"),
+        ):
+            value = getattr(self, name)
+            self._require(isinstance(value, str) and bool(re.fullmatch(form, value, re.A)), name, example, value)
+        for name in ("inputs", "outputs"):
+            specs = getattr(self, name)
+            self._require(len(specs) > 0 and all(map(_is_tensor_spec, specs)), name, "one or more tensors", specs)
+        self._require(isinstance(self.options, dict), "options", "values by name", self.options)
+
+    @staticmethod
+    def _require(holds: bool, name: str, expected: str, got: object) -> None:
+        _require(holds, name, expected, got, "EngineInfo")
+
+    def to_json(self) -> str:
+        """Sorted, one value per line, for people and `diff`; `from_json` reads it back equal."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> EngineInfo:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: not JSON, a key missing or unknown, or a value out of range.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            ends = {name: tuple(_tensor_spec(v) for v in values[name]) for name in ("inputs", "outputs")}
+            return EngineInfo(**{**values, **ends, "spec": ModelSpec.from_json(json.dumps(values["spec"]))})
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise DataError(f"Expected the passport of an engine, but got {type(error).__name__}: {error}.") from error
+
+
 def _require(holds: bool, name: str, expected: str, got: object, of: str = "ModelSpec") -> None:
     if not holds:
         raise DataError(f"{of}.{name} must be {expected}, got {got!r:.200}.")
 
 
-def _is_sha256(text: object) -> bool:
+def is_sha256(text: object) -> bool:
+    """Whether `text` is a SHA-256 as sha256sum prints it."""
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _tensor_spec(values: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(**{**values, "shape": tuple(values["shape"])})
+
+
+def _is_tensor_spec(spec: object) -> bool:
+    return (
+        isinstance(spec, TensorSpec)
+        and isinstance(spec.name, str)
+        and isinstance(spec.dtype, str)
+        and all(type(size) is int and size >= -1 for size in spec.shape)
+    )

@@ -6,16 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trt_blendmask.backends import Array, zeros_of
 from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.files import existing_file
 from trt_blendmask.structures import METADATA_KEY, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
-
-Array = npt.NDArray[Any]
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -28,12 +26,7 @@ _HINT = "Give the model.onnx that 'trt-blendmask surgery raw.onnx -o model.onnx'
 
 
 class OnnxRuntimeSession:
-    """One loaded ONNX graph.
-
-    Attributes:
-        inputs, outputs: name, dtype and shape of the graph's ends; a dimension that is not fixed reads -1.
-        metadata: text of our entry in the file's `metadata_props`, or "" where there is none.
-    """
+    """`trt_blendmask.backends.Session` of an ONNX graph; several threads may run it at once."""
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
         """Load `path`; `threads` for one operator, 0 for as many as this process may use.
@@ -67,6 +60,12 @@ class OnnxRuntimeSession:
         self.inputs = tuple(_tensor_spec(value) for value in session.get_inputs())
         self.outputs = tuple(_tensor_spec(value) for value in session.get_outputs())
         self.metadata = str(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""))
+        cores = available_cores()
+        self.abreast = max(1, cores // (threads or cores))
+        self.how = f"ONNX Runtime {onnxruntime.__version__} on the CPU ({cores} core{'s' if cores > 1 else ''})"
+
+    def input_buffer(self) -> Array:
+        return zeros_of(self.inputs[0])
 
     def run(self, images: Array) -> dict[str, Array]:
         """Feed the first input; return the outputs by name.
@@ -82,6 +81,9 @@ class OnnxRuntimeSession:
         except Exception as error:  # ONNX Runtime's own exceptions share no public base class
             raise DataError(f"The model '{self.path}' cannot be run: {_reason(error)}. {_HINT}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+    def twin(self) -> OnnxRuntimeSession:
+        return self
 
     def close(self) -> None:
         self._session = None

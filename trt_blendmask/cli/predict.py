@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trt_blendmask.cli import values
+from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
 
@@ -17,7 +17,7 @@ def add(verb: AddVerb) -> None:
         "  trt-blendmask predict model.onnx part.jpg -o predictions\n"
         "  trt-blendmask predict model.onnx *.png -o predictions --json results.json --score 0.5",
     )
-    p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX")
+    p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX, or an engine")
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, ...")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the overlays")
     p.add_argument("--json", type=Path, metavar="F", help="COCO results (default: DIR/results.json)")
@@ -28,11 +28,22 @@ def add(verb: AddVerb) -> None:
         default="exact",
         help="exact: geometrically right at the frame's border; reference: as AdelaiDet does (default: exact)",
     )
+    device.add_options(p)
     p.set_defaults(verb=_perform)
 
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.runtime.predict import predict
 
-    report = predict(args.model, args.images, args.output, args.json, args.score, args.paste)
+    report = predict(
+        args.model,
+        args.images,
+        args.output,
+        args.json,
+        args.score,
+        args.paste,
+        device=args.device,
+        gpu=device.gpu_options(args),
+    )
+    console.say(report.how)
     console.say(report.summary())

@@ -19,15 +19,17 @@ class Letterboxer:
     closest (mean difference at a factor of 2: 1.4 grey levels against 4.7 for plain bilinear).
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, buffer: npt.NDArray[Any] | None = None) -> None:
+        """`buffer`: memory of the network's input to write into, default our own."""
         height, width = spec.input_hw
         self._input_hw = spec.input_hw
         self._mean = np.array(spec.pixel_mean, dtype=np.float32)
         self._std = np.array(spec.pixel_std, dtype=np.float32)
-        self._float = spec.input_dtype == "float32"
         self._scaled_wh = (0, 0)
-        self._canvas: U8 = np.empty((height, width, 3), dtype=np.uint8)
-        self._planes = np.zeros((1, 3, height, width), dtype=np.float32) if self._float else None
+        self._float = spec.input_dtype == "float32"
+        shape = (1, 3, height, width) if self._float else (1, height, width, 3)
+        self._buffer = np.zeros(shape, np.float32 if self._float else np.uint8) if buffer is None else buffer
+        self._canvas: U8 = np.empty((height, width, 3), dtype=np.uint8) if self._float else self._buffer[0]
 
     def __call__(self, image: U8) -> tuple[npt.NDArray[Any], Letterbox]:
         """Fill the buffer with `image` (uint8 [H, W, 3] BGR).
@@ -41,18 +43,21 @@ class Letterboxer:
         width, height = box.scaled_wh
         target = self._canvas[:height, :width]
         target[:] = resize(image, box.scaled_wh)
-        if self._planes is None:
-            return self._canvas[np.newaxis], box
-        normalised = (target.astype(np.float32) - self._mean) / self._std
-        self._planes[0, :, :height, :width] = normalised.transpose(2, 0, 1)
-        return self._planes, box
+        if self._float:
+            normalised = (target.astype(np.float32) - self._mean) / self._std
+            self._buffer[0, :, :height, :width] = normalised.transpose(2, 0, 1)
+        return self._buffer, box
+
+    def forget(self) -> None:
+        """Others wrote into the buffer: the next frame pads it anew."""
+        self._scaled_wh = (0, 0)
 
     def _pad_for(self, scaled_wh: tuple[int, int]) -> None:
         if scaled_wh != self._scaled_wh:
             self._scaled_wh = scaled_wh
             self._canvas[:] = np.rint(self._mean).astype(np.uint8)
-            if self._planes is not None:
-                self._planes[:] = 0  # exactly what normalising the exact mean gives
+            if self._float:
+                self._buffer[:] = 0  # exactly what normalising the exact mean gives
 
 
 def resize(image: U8, wh: tuple[int, int]) -> U8:

@@ -11,29 +11,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession
+from trt_blendmask.backends import Session
 from trt_blendmask.errors import DataError
+from trt_blendmask.runtime.choice import GpuOptions, open_session
 from trt_blendmask.runtime.letterbox import Letterboxer
-from trt_blendmask.runtime.source import open_source
+from trt_blendmask.runtime.sources import open_source
 from trt_blendmask.structures import F32, U8, Detections, Frame, Letterbox, ModelSpec, TensorSpec
 
 _MASK_DTYPES = ("float32", "float16", "uint8")
 
 
-def load(path: str | os.PathLike[str], threads: int = 0) -> Model:
-    """Load a deployable ONNX (what `trt-blendmask surgery` writes) into ONNX Runtime.
+def load(path: str | os.PathLike[str], device: str = "auto", threads: int = 0, gpu: GpuOptions | None = None) -> Model:
+    """Load a deployable ONNX (what `trt-blendmask surgery` writes) or an engine (`trt-blendmask build`).
 
     Args:
-        threads: for one inference; 0: all cores that this process may use.
+        device: "auto": an ONNX runs on the CPU, in ONNX Runtime; an engine on the GPU or, where there is none, the very
+            ONNX that it was built from on the CPU, if that lies where it lay. "cpu", "gpu": there or not at all.
+            `Model.how` says what it became and why.
+        threads: for one inference on the CPU; 0: all cores that this process may use.
+        gpu: how an engine is opened; see there.
 
     Raises:
         InputMissingError: no such file.
-        DataError: not an ONNX file, or one that does not keep the contract of a deployable model.
+        DataError: not a model, one that does not keep the contract of a deployable one, or an engine that is damaged or
+            was built for another machine.
+        NotTrustedError: an engine without a passport, or one that others could have written.
+        SourceUnavailableError: no GPU, or it has not the memory.
+        UsageError: a device that cannot run such a file.
     """
-    session = OnnxRuntimeSession(path, threads)
+    session, why = open_session(path, device, threads, gpu)
     try:
-        return Model(session, checked_spec(session))
-    except DataError:
+        return Model(session, checked_spec(session), why)
+    except BaseException:
         session.close()
         raise
 
@@ -47,12 +56,16 @@ class Model:
 
     Attributes:
         spec: class names, input size, thresholds: what surgery wrote into the file.
+        how: what runs the network and why, in words.
+        abreast: how many models at a time (this one and its twins) the machine makes use of.
     """
 
-    def __init__(self, session: OnnxRuntimeSession, spec: ModelSpec) -> None:
-        self.spec = spec
-        self._session = session
-        self._letterboxer = Letterboxer(spec)
+    def __init__(self, session: Session, spec: ModelSpec, why: str = "") -> None:
+        self.spec, self.abreast = spec, session.abreast
+        self.how = f"{session.how}: {why}" if why else session.how
+        self._session, self._why = session, why
+        self._images = session.input_buffer()
+        self._letterboxer = Letterboxer(spec, self._images)
 
     def __call__(self, frame: U8 | Frame) -> Detections:
         """Detections in one frame, uint8 [H, W, 3] BGR of any size; boxes in its pixels, not clipped to it.
@@ -68,7 +81,7 @@ class Model:
         """Frames of a source (video file, image folder, image, "synthetic:conveyor") with their detections.
 
         Raises:
-            InputMissingError, DataError, UsageError: as `trt_blendmask.runtime.source.open_source`.
+            InputMissingError, DataError, UsageError: as `trt_blendmask.runtime.sources.open_source`.
         """
         with closing(open_source(os.fspath(source))) as opened:
             for frame in opened:
@@ -79,7 +92,9 @@ class Model:
         return self._letterboxer(image)
 
     def infer(self, images: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Second step: the network's outputs by name, with their batch axis."""
+        """Second step, of what the first gave or of a copy: the network's outputs by name, with their batch axis."""
+        if images is not self._images:  # which a session may use to hand them over
+            self._letterboxer.forget()
         return self._session.run(images)
 
     def collect(self, outputs: dict[str, npt.NDArray[Any]], box: Letterbox) -> Detections:
@@ -102,7 +117,7 @@ class Model:
 
     def twin(self) -> Model:
         """The same network with an input buffer of its own, for another thread; closed with this one."""
-        return Model(self._session, self.spec)
+        return Model(self._session.twin(), self.spec, self._why)
 
     def close(self) -> None:
         """Free the network; closing twice is harmless."""
@@ -115,7 +130,7 @@ class Model:
         self.close()
 
 
-def checked_spec(session: OnnxRuntimeSession) -> ModelSpec:
+def checked_spec(session: Session) -> ModelSpec:
     """The session's metadata, after comparing the graph's inputs and outputs with the deployable contract.
 
     Raises:

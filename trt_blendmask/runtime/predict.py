@@ -14,6 +14,7 @@ import cv2
 
 from trt_blendmask.errors import UsageError
 from trt_blendmask.files import atomic_output, check_outputs, existing_file
+from trt_blendmask.runtime.choice import GpuOptions
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.runtime.model import load
 from trt_blendmask.runtime.overlay import check_choices, draw
@@ -21,13 +22,14 @@ from trt_blendmask.runtime.overlay import check_choices, draw
 
 @dataclass(frozen=True)
 class PredictReport:
-    """What a prediction did: pictures done, instances found, seconds, the overlays and the results file."""
+    """What a prediction did: pictures done, instances found, seconds, the overlays, the results file, and how."""
 
     images: int
     detections: int
     seconds: float
     overlays: tuple[Path, ...]
     results: Path
+    how: str
 
     def summary(self) -> str:
         """One line for a person."""
@@ -44,11 +46,13 @@ def predict(
     score: float | None = None,
     paste: str = "exact",
     colour_by: str = "class",
+    device: str = "auto",
+    gpu: GpuOptions | None = None,
 ) -> PredictReport:
     """Find the instances in each picture of `images`.
 
     Args:
-        model: a deployable ONNX.
+        model: a deployable ONNX or an engine. device, gpu: see `trt_blendmask.load`.
         output: folder for the overlays, PNG files named after the pictures.
         json: COCO results of all pictures, in original picture pixels; default `output`/results.json.
         score: leave out what scores less.
@@ -69,7 +73,7 @@ def predict(
     overlays = overlay_names(files, output)
     check_outputs([results_path, *overlays], [model, *files])
     results: list[dict[str, Any]] = []
-    with load(model) as loaded, atomic_output(results_path) as temporary:
+    with load(model, device, gpu=gpu) as loaded, atomic_output(results_path) as temporary:
         began = time.perf_counter()
         for file, overlay in zip(files, overlays, strict=True):
             image = read_image(file)
@@ -82,7 +86,7 @@ def predict(
         text = json_module.dumps(results, ensure_ascii=False)
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # \udc80: a name that is not UTF-8
         seconds = time.perf_counter() - began
-    return PredictReport(len(files), len(results), seconds, tuple(overlays), results_path)
+    return PredictReport(len(files), len(results), seconds, tuple(overlays), results_path, loaded.how)
 
 
 def overlay_names(files: Sequence[Path], output: Path) -> list[Path]:

@@ -1,0 +1,203 @@
+"""Engines on a GPU, through both CUDA libraries: what they find is what ONNX Runtime finds, by one graph a frame, with
+nothing allocated, in two threads at once. Where a library refuses the device, its words are kept and the test skipped.
+
+What was measured or refused is added to $OUT/gpu_engine.json ($OUT: build/).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.raw_head import write_drawn
+from tests.gpu.test_cuda import LIBRARIES
+from trt_blendmask.backends.lane import FrameTimes, Lane, Mode
+from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession
+from trt_blendmask.backends.tensorrt import DeviceArray, TensorRtSession, open_session
+from trt_blendmask.bundled import bundled_model
+from trt_blendmask.cuda import choose
+from trt_blendmask.engines.engine import open_engine
+from trt_blendmask.engines.operation import build
+from trt_blendmask.engines.options import BuildOptions
+from trt_blendmask.errors import TrtBlendMaskError
+from trt_blendmask.runtime.letterbox import Letterboxer
+from trt_blendmask.structures import ModelSpec
+from trt_blendmask.surgery import operate
+from trt_blendmask.synthetic import render_scene
+
+BOX_PIXELS, SCORE, MASK = 1e-2, 1e-5, 1e-4
+FRAMES = 200
+FLAVORS = [
+    pytest.param("rtx", marks=pytest.mark.needs("gpu", "tensorrt_rtx")),
+    pytest.param("tensorrt", marks=pytest.mark.needs("gpu", "tensorrt")),
+]
+
+
+def report(name: str, value: Any) -> None:
+    """Add to what the run of these tests found out."""
+    file = Path(os.environ.get("OUT", "build")) / "gpu_engine.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**known, name: value}, indent=1) + "\n")
+
+
+@pytest.fixture(scope="module", params=["bundled", "550_R_50"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deployable ONNX in float32; 550_R_50 at full size with drawn weights."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "bundled":
+        (folder / "bundled.onnx").write_bytes(Path(bundled_model()).read_bytes())
+        return folder / "bundled.onnx"
+    write_drawn("550_R_50_1x", (576, 576), folder / "raw.onnx")
+    operate(folder / "raw.onnx", folder / "550_R_50.onnx")
+    return folder / "550_R_50.onnx"
+
+
+@pytest.fixture(scope="module", params=FLAVORS)
+def engine(request: pytest.FixtureRequest, model: Path) -> Path:
+    path = model.with_suffix(f".{request.param}.engine")
+    try:
+        build(model, path, BuildOptions(flavor=request.param))
+        open_session(path).close()
+    except TrtBlendMaskError as error:
+        report(f"{request.param} refused {model.stem}", str(error))
+        pytest.skip(f"{request.param} refuses this device: {error}")
+    return path
+
+
+@pytest.fixture(params=LIBRARIES)
+def session(request: pytest.FixtureRequest, engine: Path) -> Iterator[TensorRtSession]:
+    session = open_session(engine, request.param)
+    yield session
+    session.close()
+
+
+def pictures(spec: ModelSpec, n: int = 6) -> list[Any]:
+    """Scenes of the conveyor, letterboxed for the network."""
+    letterboxer = Letterboxer(spec)
+    return [letterboxer(render_scene(seed=7, index=i).image)[0].copy() for i in range(n)]
+
+
+def spec_of(session: TensorRtSession) -> ModelSpec:
+    return ModelSpec.from_json(session.metadata)
+
+
+def copied(outputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.copy() for name, value in outputs.items()}
+
+
+def same(got: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(got[name], value)
+
+
+def test_equals_onnxruntime(session: TensorRtSession, model: Path) -> None:
+    """The same set, best first, within the bounds of float32."""
+    reference = OnnxRuntimeSession(model)
+    found = 0
+    for images in pictures(spec_of(session)):
+        wanted, got = reference.run(images), session.run(images)
+        n = int(wanted["count"][0])
+        found += n
+        assert int(got["count"][0]) == n
+        np.testing.assert_array_equal(got["classes"][0, :n], wanted["classes"][0, :n])
+        for name, bound in (("boxes", BOX_PIXELS), ("scores", SCORE), ("masks", MASK)):
+            assert np.abs(got[name][0, :n] - wanted[name][0, :n]).max(initial=0) <= bound, name
+    assert found > 0
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_replay_equals_plain_enqueue(engine: Path, library: str) -> None:
+    device = choose(library)
+    with device.current():
+        opened = open_engine(engine)
+    for mode in [Mode()] + [Mode(mapped=True)] * device.integrated + [Mode(own_graphs=True)] * ("rtx" in engine.name):
+        lane = Lane(opened, device, mode)
+        graph = lane._graph
+        for images in pictures(opened.info.spec, 3):
+            lane.images[...] = images
+            lane._graph = None
+            plain = copied(lane.run())
+            lane._graph = graph
+            same(lane.run(), plain)
+        lane.close()
+    with device.current():
+        opened.close()
+
+
+def test_nothing_is_allocated(session: TensorRtSession) -> None:
+    images = pictures(spec_of(session), 2)
+    for i in range(10):
+        session.run(images[i % 2])
+    with session._device.current():
+        before = session._device.memory_info().free_bytes
+    for i in range(FRAMES):
+        session.run(images[i % 2])
+    with session._device.current():
+        assert session._device.memory_info().free_bytes == before
+
+
+def test_times(session: TensorRtSession, engine: Path) -> None:
+    """p50 and p99 of the parts of a frame."""
+    session.run(pictures(spec_of(session), 1)[0])
+    times = [session.times() for _ in range(FRAMES)]
+    parts = {name: np.array([asdict(t)[name] for t in times]) for name in FrameTimes.__annotations__}
+    values = {name: [float(np.percentile(ms, q)) for q in (50, 99)] for name, ms in parts.items()}
+    report(f"{engine.stem} through {session._device.library}", {"how": session.how, "p50 and p99 in ms": values})
+    assert values["compute"][0] > 0
+    assert values["frame"][0] <= 1.5 * sum(values[name][0] for name in ("upload", "compute", "download"))
+
+
+def test_two_engines_in_two_threads(session: TensorRtSession, engine: Path) -> None:
+    """And a twin of one of them: each finds what it finds alone."""
+    other = open_session(engine)
+    sessions, images = [session, session.twin(), other], pictures(spec_of(session))
+    alone = [copied(session.run(picture)) for picture in images]
+    errors: list[BaseException] = []
+
+    def work(own: TensorRtSession) -> None:
+        try:
+            for i in range(FRAMES):
+                same(own.run(images[i % len(images)]), alone[i % len(images)])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert not errors
+
+
+def test_arrays_on_the_device(session: TensorRtSession) -> None:
+    """An input that lies there already gives the same, and the outputs can be had there."""
+    picture = pictures(spec_of(session), 1)[0]
+    wanted = copied(session.run(picture))
+    device = session._device
+    with device.current():
+        memory, host, stream = device.memory(picture.nbytes), device.pinned(picture.nbytes), device.stream()
+        host.array[:] = picture.reshape(-1).view(np.uint8)
+        stream.upload(memory.pointer, host.array)
+        stream.synchronize()
+
+    theirs: Any = DeviceArray(memory.pointer, picture.shape, picture.dtype)
+    for _ in range(2):
+        same(session.run(theirs), wanted)
+    scores = session.device_outputs()["scores"]
+    with device.current():
+        stream.download(host.array[: wanted["scores"].nbytes], scores.pointer)
+        stream.synchronize()
+        got = host.array[: wanted["scores"].nbytes].view(np.float32).reshape(scores.shape)
+        np.testing.assert_array_equal(got, wanted["scores"])
+        for thing in (memory, host, stream):
+            thing.free()
