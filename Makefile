@@ -1,6 +1,6 @@
 # The manual of this project: `make` alone lists the verbs. Every verb installs what it needs into .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train test-rtx test-gpu lint format types check wheel bench parity fuzz clean
+.PHONY: help demo test test-train test-rtx test-stream test-gpu lint format types check wheel bench parity fuzz clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,6 +26,10 @@ test-train: $(VENV)/.train ## the tests of the training sample (installs torch)
 
 test-rtx: $(VENV)/.rtx ## build engines with TensorRT-RTX, no GPU needed (installs its wheel)
 	$(BIN)/python -m pytest tests/rtx
+
+test-stream: $(VENV)/.dev ## 100 outages of a camera, 200 reconnects, 50 kills while recording (minutes)
+	$(BIN)/python -m tests.stream.outages --outages 100 --reconnects 200
+	$(BIN)/python -m tests.stream.kills
 
 parity: $(VENV)/.dev ## how far every number is from AdelaiDet's, as a table
 	$(BIN)/python tests/parity/table.py

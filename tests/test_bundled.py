@@ -14,7 +14,7 @@ from trt_blendmask import bundled, demo
 from trt_blendmask.console import Console
 from trt_blendmask.errors import OutputError
 from trt_blendmask.paste import paste_full
-from trt_blendmask.runtime.sinks import VideoSink
+from trt_blendmask.runtime.recording.video import VideoFile
 from trt_blendmask.synthetic import CLASS_NAMES, Conveyor, Scene, render_scene
 
 UNSEEN_SEED = 31337
@@ -93,10 +93,10 @@ def test_demo_runs_every_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = tmp_path / "clip.mp4"
-    belt, sink = Conveyor(5, (512, 288)), VideoSink(clip, 25)
+    belt, file = Conveyor(5, (512, 288)), VideoFile(clip, 25, (512, 288))
     for n in range(4):
-        sink.write(belt.frame(n).image, n / 25)
-    sink.close()
+        file.write(belt.frame(n).image, n / 25)
+    file.close()
     monkeypatch.setattr(demo, "VIDEO", clip)
     video = demo.demo(tmp_path / "out", Console())
     with av.open(str(video)) as container:

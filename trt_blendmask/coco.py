@@ -8,35 +8,36 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_blendmask.errors import UsageError
-from trt_blendmask.paste import Patch, clip_boxes, paste, paste_full
+from trt_blendmask.paste import Patch, clip_boxes, paste, paste_full, visible
 from trt_blendmask.structures import Detections
 
 if TYPE_CHECKING:
     import supervision
 
 
-def to_coco(detections: Detections, mode: str = "exact") -> list[dict[str, Any]]:
+def to_coco(detections: Detections, mode: str = "exact", with_masks: bool = True) -> list[dict[str, Any]]:
     """One dict per object: `bbox` [x, y, w, h] clipped to the frame, `score`, `category_id` (class index + 1),
-    `category_name` and `segmentation` {"size": [h, w], "counts": compressed RLE}, all in frame pixels.
+    `category_name` and, `with_masks`, `segmentation` {"size": [h, w], "counts": compressed RLE}, all in frame pixels.
 
     Objects without area inside the frame are left out. `mode` as in `trt_blendmask.paste`.
     """
+    detections = detections.keep(visible(detections))
     clipped = clip_boxes(detections.xyxy, detections.frame_wh)
     results: list[dict[str, Any]] = []
-    for i, patch in enumerate(paste(detections, mode)):
-        if patch is None:
-            continue
+    for i, class_index in enumerate(detections.classes.tolist()):
         x1, y1, x2, y2 = clipped[i].tolist()
-        class_index = int(detections.classes[i])
         results.append(
             {
                 "category_id": class_index + 1,
                 "category_name": class_name(detections, class_index),
                 "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
                 "score": round(float(detections.scores[i]), 6),
-                "segmentation": encode_rle(patch, detections.frame_wh),
             }
         )
+    if with_masks:
+        for result, patch in zip(results, paste(detections, mode), strict=True):
+            if patch is not None:  # it never is: all are visible
+                result["segmentation"] = encode_rle(patch, detections.frame_wh)
     return results
 
 

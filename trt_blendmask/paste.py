@@ -49,15 +49,20 @@ def paste(detections: Detections, mode: str = "exact") -> list[Patch | None]:
     """
     if mode not in MODES:
         raise UsageError(f"Paste must be one of {', '.join(MODES)}, got '{mode}'.")
-    clipped = clip_boxes(detections.xyxy, detections.frame_wh)
-    boxes = detections.xyxy if mode == "exact" else clipped
-    visible: Bool = np.logical_and(
-        (clipped[:, 2:] > clipped[:, :2]).all(axis=1), np.isfinite(detections.xyxy).all(axis=1), dtype=np.bool_
-    )
+    seen = visible(detections)
+    boxes = detections.xyxy if mode == "exact" else clip_boxes(detections.xyxy, detections.frame_wh)
     return [
-        paste_one(detections.masks[i], boxes[i], detections.frame_wh) if visible[i] else None
+        paste_one(detections.masks[i], boxes[i], detections.frame_wh) if seen[i] else None
         for i in range(len(detections))
     ]
+
+
+def visible(detections: Detections) -> Bool:
+    """Whether the box of each object has an area inside the frame, bool [n]."""
+    clipped = clip_boxes(detections.xyxy, detections.frame_wh)
+    return np.logical_and(
+        (clipped[:, 2:] > clipped[:, :2]).all(axis=1), np.isfinite(detections.xyxy).all(axis=1), dtype=np.bool_
+    )
 
 
 def paste_one(mask: F32, box: F32, frame_wh: tuple[int, int]) -> Patch:

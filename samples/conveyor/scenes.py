@@ -19,7 +19,7 @@ from trt_blendmask.coco import run_lengths
 from trt_blendmask.errors import OutputError, TrtBlendMaskError, UsageError
 from trt_blendmask.files import atomic_output, cannot_write
 from trt_blendmask.paste import Patch
-from trt_blendmask.runtime.sinks import VideoSink
+from trt_blendmask.runtime.recording.video import VideoFile
 from trt_blendmask.synthetic import CLASS_NAMES, Conveyor, Scene, render_scene
 
 EXAMPLES = """examples:
@@ -173,9 +173,9 @@ def write_video(path: Path, seed: int, seconds: float, fps: float, size: tuple[i
     """Render the moving belt to H.264."""
     belt = Conveyor(seed, size, fps)
     frames = max(1, round(seconds * fps))
-    with atomic_output(path) as temporary, closing(VideoSink(temporary, fps, path)) as sink:
+    with atomic_output(path) as temporary, closing(VideoFile(temporary, fps, size)) as video:
         for n in range(frames):
-            sink.write(belt.frame(n).image, n / fps)
+            video.write(belt.frame(n).image, n / fps)
     print(f"{frames} frames of {size[0]}x{size[1]} at {fps:g} a second in {path}")
 
 

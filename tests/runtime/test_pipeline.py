@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import av
@@ -16,7 +15,6 @@ import pytest
 from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
 from trt_blendmask.runtime import pipeline, progress
 from trt_blendmask.runtime.pipeline import run
-from trt_blendmask.runtime.sinks import VideoSink
 
 Maker = Callable[..., Path]
 
@@ -81,32 +79,6 @@ def test_score_and_max_frames(stub_model: Maker, clip: Maker, tmp_path: Path) ->
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert report.frames == len(rows) == 4
     assert all(len(row["detections"]) == 2 for row in rows)
-
-
-def test_sizes_that_yuv420_cannot_hold(tmp_path: Path) -> None:
-    path = tmp_path / "odd.mp4"
-    sink = VideoSink(path, 25.0)
-    image = np.zeros((45, 61, 3), np.uint8)
-    image[:, ::2] = 200
-    sink.write(image, 0.0)
-    sink.write(np.full((90, 30, 3), 255, np.uint8), 0.04)  # another size: scaled to fit
-    sink.close()
-    images, _ = decode(path)
-    assert images[0].shape == (46, 62, 3)
-    assert np.abs(images[0][:45, :61].astype(int) - image).mean() < 12  # not resampled: the stripes stand
-    assert images[1][:45, :14].min() > 240
-    assert images[1][:45, 18:].max() < 20
-
-
-def test_times_of_a_variable_rate_are_kept(tmp_path: Path) -> None:
-    path, times = tmp_path / "vfr.mp4", [5.0, 5.04, 5.2, 5.2, 6.0]
-    sink = VideoSink(path, 25.0)
-    for i, time_s in enumerate(times):
-        sink.write(np.full((32, 32, 3), 40 * i, np.uint8), time_s)
-    sink.close()
-    images, got = decode(path)
-    assert [round(float(i.mean()) / 40) for i in images] == [0, 1, 2, 3, 4]
-    np.testing.assert_allclose(got, np.array(times) - 5, atol=1e-3)
 
 
 def test_picture_folder_in_natural_order(stub_model: Maker, tmp_path: Path) -> None:
@@ -213,12 +185,6 @@ def test_sound_only_is_no_video(stub_model: Maker, tmp_path: Path) -> None:
         run(stub_model(), path)
 
 
-@pytest.mark.parametrize("source", ["rtsp://camera/1", "0", "/dev/video99", "http://host/a.mp4"])
-def test_sources_of_later_versions(stub_model: Maker, source: str) -> None:
-    with pytest.raises(UsageError, match="This version takes a video file, a folder"):
-        run(stub_model(), source)
-
-
 @pytest.mark.parametrize("source", ["synthetic:river", "synthetic:conveyor?seed=x", "synthetic:conveyor?speed=2"])
 def test_wrong_synthetic_options(stub_model: Maker, source: str) -> None:
     with pytest.raises(UsageError, match=r"Expected synthetic:conveyor\[\?seed=1"):
@@ -239,26 +205,6 @@ def test_unwritable_outputs(stub_model: Maker, clip: Maker, tmp_path: Path) -> N
         with pytest.raises(UsageError, match="would overwrite"):
             run(model, source, json=same)
     assert left(tmp_path) == before
-
-
-def test_disk_full(stub_model: Maker, clip: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("trt_blendmask.runtime.sinks.JsonLinesSink.write", full)
-    out = tmp_path / "out"
-    out.mkdir()
-    with pytest.raises(OutputError, match="No space left"):
-        run(stub_model(), clip(), out / "a.mp4", out / "a.jsonl")
-    assert left(out) == set()
-
-
-def test_a_frame_too_large_for_h264_is_told(tmp_path: Path) -> None:
-    with (
-        closing(VideoSink(tmp_path / "a.mp4", 25.0)) as sink,
-        pytest.raises(OutputError, match=r"at most 16384 pixels a side, got 16386 x 2.*Scale"),
-    ):
-        sink.write(np.zeros((2, 16386, 3), np.uint8), 0.0)
 
 
 def test_stage_times_are_per_frame_whatever_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trt_blendmask.errors import InputMissingError
-from trt_blendmask.runtime.source import open_source
+from trt_blendmask.runtime.sources import open_source
 
 Maker = Callable[..., Path]
 

@@ -5,29 +5,75 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trt_blendmask.cli import values
+from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
+from trt_blendmask.errors import OutputError
 
 
 def add(verb: AddVerb) -> None:
     p = verb(
         "run",
-        "find the instances in a video, a folder of pictures or a synthetic belt",
+        "find the instances in a video, a folder of pictures or what a camera sees",
         "  trt-blendmask run model.onnx belt.mp4 --save masks.mp4 --json masks.jsonl\n"
-        "  trt-blendmask run model.onnx 'synthetic:conveyor?seed=7' --max-frames 250 --save masks.mp4",
+        "  trt-blendmask run model.onnx 'synthetic:conveyor?seed=7' --max-frames 250 --save masks.mp4\n"
+        "  trt-blendmask run model.onnx rtsp://user:password@camera/stream --json masks.jsonl",
     )
-    p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX")
-    p.add_argument("source", metavar="SOURCE", help="video file, image folder, image, or synthetic:conveyor")
-    p.add_argument("--save", type=Path, metavar="F.mp4", help="overlay video (H.264)")
-    p.add_argument("--json", type=Path, metavar="F.jsonl", help="one line per frame")
+    p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX, or an engine")
+    p.add_argument("source", metavar="SOURCE", help="video file, image folder, image, camera, rtsp:// or http:// ...")
+    p.add_argument("--save", type=Path, metavar="F.mp4", help="overlay video (H.264), .mp4 or .mkv")
+    p.add_argument("--segment", type=values.duration, metavar="10m", help="a new video so often, the time in its name")
+    p.add_argument("--keep", type=values.amount, metavar="20GB", help="delete this recording's oldest segments beyond")
+    p.add_argument("--json", type=Path, metavar="F.jsonl", help="one line per frame; - is standard output")
+    p.add_argument("--json-masks", choices=["rle", "polygons", "none"], default="rle", help="masks in it (rle)")
+    p.add_argument("--frames", type=Path, metavar="DIR", help="one overlay picture per frame")
+    p.add_argument("--frames-format", choices=["jpg", "png"], default="jpg", help="of these pictures (jpg)")
+    p.add_argument(
+        "--on-full",
+        choices=["stop-output", "exit"],
+        default="stop-output",
+        help="when an output fails, as on a full disk: go on without it, and end with 74 (default), or end at once",
+    )
     p.add_argument("--score", type=values.fraction, default=0.5, metavar="S", help="leave out what scores less (0.5)")
     p.add_argument("--max-frames", type=values.positive, metavar="N", help="stop after so many")
+    p.add_argument("--stale", type=values.seconds, default=3.0, metavar="S", help="no picture for so long: reopen (3)")
+    p.add_argument("--max-retries", type=values.count, metavar="N", help="give up after so many tries (never)")
+    p.add_argument("--no-wait", action="store_true", help="a camera that is not there at the start is an error (69)")
+    device.add_options(p)
     p.set_defaults(verb=_perform)
 
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.runtime.events import Events
     from trt_blendmask.runtime.pipeline import run
+    from trt_blendmask.runtime.recording import Recording
+    from trt_blendmask.runtime.sources import LiveOptions
 
-    report = run(args.model, args.source, args.save, args.json, args.score, args.max_frames, console.shows_progress)
-    console.say(report.summary())  # Ctrl-C is how a run is ended: its files are finished, so that is done, too
+    events = Events()
+    events.subscribe(lambda event: console.note(event.text))
+    report = run(
+        args.model,
+        args.source,
+        score=args.score,
+        max_frames=args.max_frames,
+        progress=console.shows_progress,
+        device=args.device,
+        gpu=device.gpu_options(args),
+        live=LiveOptions(args.stale, max_retries=args.max_retries, wait=not args.no_wait),
+        events=events,
+        recording=Recording(
+            args.save,
+            args.json,
+            args.frames,
+            args.json_masks,
+            args.frames_format,
+            args.segment,
+            args.keep,
+            args.on_full,
+        ),
+    )
+    say = console.note if args.json == Path("-") else console.say
+    say(report.how)
+    say(report.summary())  # Ctrl-C is how a run is ended: its files are finished, so that is done, too
+    if report.failures:
+        raise OutputError(report.failures[0])

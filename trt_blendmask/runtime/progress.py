@@ -23,13 +23,15 @@ class StageClock:
         self._seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the body's time to that of `stage`."""
+    def measure(self, stage: str, one_ms: dict[str, float] | None = None) -> Iterator[None]:
+        """Add the body's time to that of `stage`, and note it in `one_ms`, the milliseconds of a single frame."""
         began = time.perf_counter()
         yield
         spent = time.perf_counter() - began
         with self._lock:
             self._seconds[stage] += spent
+        if one_ms is not None:
+            one_ms[stage] = 1e3 * spent
 
     def mean_ms(self, frames: int) -> dict[str, float]:
         """Mean milliseconds per frame of the stages that ran, in their order."""

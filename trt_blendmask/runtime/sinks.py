@@ -1,137 +1,137 @@
-"""Where results go: an H.264 video with the overlay, and one line of JSON per frame."""
+"""Where results go. A sink that fails is left out from then on, told, and counted; the others go on."""
 
 from __future__ import annotations
 
-import json
-from fractions import Fraction
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import av
-import cv2
-import numpy as np
-
-from trt_blendmask.errors import OutputError, UsageError
-from trt_blendmask.runtime.letterbox import resize
-from trt_blendmask.structures import U8, Frame, Letterbox
-
-VIDEO_SUFFIXES = (".mp4", ".mkv")
-_TICKS = 90_000  # per second: exact for 25, 30, 30000/1001, ... and fine enough for any camera's clock
-_MAX_SIDE = 16384
-_BT601 = 6  # AVCOL_SPC_SMPTE170M: the matrix that OpenCV converts with
+from trt_blendmask.errors import OutputError, TrtBlendMaskError, first_line
+from trt_blendmask.files import temporary_beside
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.result import FrameResult
 
 
-def check_video_name(path: Path) -> None:
-    """Refuse a file name that no video writer here stands for, before any work is done.
+class Sink(Protocol):
+    """Takes results in order, in one thread. It opens what it writes with the first of them, not before.
+
+    Attributes:
+        name: what the user typed, without credentials.
+        draws: whether it needs `FrameResult.picture`.
+        written: files or folders so far, in order.
+    """
+
+    name: str
+    draws: bool
+    written: list[Path]
+
+    def check(self) -> None:
+        """Find out whether there is a place to write to; what is there stays as it is.
+
+        Raises:
+            OutputError: there is none.
+        """
+
+    def write(self, result: FrameResult) -> None:
+        """Take one result.
+
+        Raises:
+            OutputError, OSError: it could not be kept.
+        """
+
+    def close(self) -> None:
+        """Finish what was written; also after a failed `write`.
+
+        Raises:
+            OutputError, OSError: that failed.
+        """
+
+
+class Sinks:
+    """Several sinks as one.
+
+    Attributes:
+        draws: whether one that still works needs `FrameResult.picture`.
+        failures: why outputs were stopped, a sentence each, in order.
+    """
+
+    def __init__(self, sinks: Iterable[Sink], events: Events, exit_on_failure: bool = False) -> None:
+        """
+        Raises:
+            OutputError: a name that can never do, or no sink has a place to write to.
+        """
+        self.failures: list[str] = []
+        self._all = tuple(sinks)
+        self._working = list(self._all)
+        self._events, self._exit = events, exit_on_failure
+        for sink in self._all:
+            if error := _failure(sink.check):
+                # A folder where a file should be is the user's slip; a disk that is gone may come back.
+                if self._exit or not isinstance(error.__cause__, OSError) or len(self._all) == 1:
+                    raise error
+                self._stop(sink, error)
+        if self._all and not self._working:
+            raise OutputError(self.failures[0])
+
+    @property
+    def working(self) -> bool:
+        """Whether there is one that still works."""
+        return bool(self._working)
+
+    @property
+    def draws(self) -> bool:
+        return any(sink.draws for sink in self._working)
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        return tuple(path for sink in self._all for path in sink.written)
+
+    def write(self, result: FrameResult) -> None:
+        """Hand `result` to every sink that still works.
+
+        Raises:
+            OutputError: one has just failed, and that is to end the run.
+        """
+        for sink in tuple(self._working):
+            if error := _failure(partial(sink.write, result)):
+                _failure(sink.close)
+                self._stop(sink, error)
+                if self._exit or isinstance(error, BrokenPipeError):  # nobody reads: `run ... --json - | head`
+                    raise OutputError(self.failures[-1]) from error
+
+    def close(self) -> None:
+        """Finish every sink that still works; what fails is told and counted, not raised."""
+        for sink in tuple(self._working):
+            if error := _failure(sink.close):
+                self._stop(sink, error)
+        self._working.clear()
+
+    def _stop(self, sink: Sink, error: Exception) -> None:
+        self._working.remove(sink)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        text = reason if isinstance(error, TrtBlendMaskError) else f"Cannot write '{sink.name}': {reason}"
+        kept = f"; kept: {', '.join(map(str, sink.written))}" if sink.written else ""
+        self.failures.append(f"{text}.")
+        self._events.publish(
+            "output_stopped", f"{sink.name}: output stopped ({text}){kept}", {"output": sink.name, "reason": reason}
+        )
+
+
+def _failure(work: Callable[[], None]) -> Exception | None:
+    """What `work` raises, whatever it is: the other sinks do not care."""
+    try:
+        work()
+    except Exception as error:
+        return error
+    return None
+
+
+def check_place(path: Path) -> None:
+    """Whether the file `path` could be written; its folder is made, an older file stays.
 
     Raises:
-        UsageError: another suffix than those of `VIDEO_SUFFIXES`.
+        OutputError: it could not.
     """
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise UsageError(f"Expected a video name ending in {' or '.join(VIDEO_SUFFIXES)}, got '{path}'.")
-
-
-class VideoSink:
-    """Writes frames as H.264 (yuv420p, so that every player shows it) with the times they had in the source.
-
-    The first frame sets the size; a frame of another size is scaled to fit. An odd width or height gets one more
-    column or row, a copy of the last, because yuv420p needs even sizes and resampling would blur.
-    """
-
-    def __init__(self, path: Path, fps: float, title: Path | None = None) -> None:
-        """Open `path`; messages name `title` where `path` is only a temporary name of it.
-
-        Raises:
-            OutputError: the file cannot be written, or this FFmpeg has no H.264 encoder.
-        """
-        self._title = title or path
-        self._fps = Fraction(fps).limit_denominator(1001)
-        self._wh = (0, 0)
-        self._last = -1
-        self._start_s = 0.0
-        self._video: Any = None
-        try:
-            options = {"movflags": "faststart"} if path.suffix.lower() == ".mp4" else {}
-            self._container = av.open(f"file:{path}", "w", options=options)
-        except (av.FFmpegError, ValueError) as error:
-            raise self._failed(error) from error
-
-    def write(self, image: U8, time_s: float) -> None:
-        """Append `image`, uint8 [H, W, 3] BGR, shown from `time_s` on (the first frame's time is the start).
-
-        Raises:
-            OutputError: the encoder or the disk refuses.
-        """
-        try:
-            if self._video is None:
-                self._start_s = time_s
-                self._open_video(image)
-            picture = av.VideoFrame.from_ndarray(self._even(image), format="yuv420p")
-            self._last = max(self._last + 1, round((time_s - self._start_s) * _TICKS))
-            picture.pts, picture.time_base = self._last, Fraction(1, _TICKS)
-            picture.colorspace, picture.color_range = _BT601, 1
-            for packet in self._video.encode(picture):
-                self._container.mux(packet)
-        except (av.FFmpegError, ValueError) as error:
-            raise self._failed(error) from error
-
-    def close(self) -> None:
-        """Flush the encoder and finish the file.
-
-        Raises:
-            OutputError: the disk refuses.
-        """
-        try:
-            if self._video is not None:
-                for packet in self._video.encode():
-                    self._container.mux(packet)
-                self._video = None
-            self._container.close()
-        except (av.FFmpegError, ValueError) as error:
-            raise self._failed(error) from error
-
-    def _open_video(self, image: U8) -> None:
-        height, width = image.shape[:2]
-        if max(width, height) > _MAX_SIDE:
-            raise OutputError(
-                f"H.264 holds frames of at most {_MAX_SIDE} pixels a side, got {width} x {height} for '{self._title}'. "
-                "Scale the source down first, or leave out --save."
-            )
-        self._wh = (width, height)
-        video = self._container.add_stream("libx264", rate=self._fps)
-        video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        video.codec_context.time_base = Fraction(1, _TICKS)
-        video.codec_context.colorspace, video.codec_context.color_range = _BT601, 1
-        video.options = {"crf": "20", "preset": "veryfast"}
-        self._video = video
-
-    def _even(self, image: U8) -> U8:
-        width, height = self._wh
-        if image.shape[:2] != (height, width):
-            scaled = resize(image, Letterbox((image.shape[1], image.shape[0]), (height, width)).scaled_wh)
-            image = np.zeros((height, width, 3), dtype=np.uint8)
-            image[: scaled.shape[0], : scaled.shape[1]] = scaled
-        if width % 2 or height % 2:
-            padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-            image = np.asarray(padded, dtype=np.uint8)
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), dtype=np.uint8)
-
-    def _failed(self, error: Exception) -> OutputError:
-        reason = getattr(error, "strerror", None) or error
-        return OutputError(f"Cannot write the video '{self._title}': {reason}. Choose another place with --save.")
-
-
-class JsonLinesSink:
-    """One line per frame: {"frame", "time_s", "detections": COCO results}; "file_name" where frames are files."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", errors="backslashreplace")  # \udc80: a name that is not UTF-8
-
-    def write(self, frame: Frame, detections: list[dict[str, Any]]) -> None:
-        line: dict[str, Any] = {"frame": frame.index, "time_s": round(frame.time_s, 6)}
-        if frame.name:
-            line["file_name"] = frame.name
-        self._file.write(json.dumps(line | {"detections": detections}, ensure_ascii=False) + "\n")
-
-    def close(self) -> None:
-        self._file.close()
+    with temporary_beside(path):
+        pass

@@ -1,0 +1,128 @@
+"""HTTP: MJPEG cameras, HLS playlists and recordings."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from pathlib import Path
+
+import av
+import pytest
+
+from trt_blendmask.errors import SourceUnavailableError
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.sources import LiveOptions, open_source
+
+from . import clips, frame_code
+from .conftest import until
+from .mjpeg_server import MjpegServer
+from .test_rtsp import QUICK, Watcher, reasons
+
+pytestmark = pytest.mark.usefixtures("fast", "no_threads_left")
+
+
+def test_mjpeg_is_live_by_the_clock_of_arrival() -> None:
+    events = Events()
+    with MjpegServer(fps=12.5) as server:
+        source = open_source(server.url, QUICK, events)
+        frames = [frame for frame, _ in zip(source, range(14), strict=False)]
+        assert source.live
+        pace = (frames[-1].time_s - frames[4].time_s) / (frames[-1].index - frames[4].index)
+        assert pace == pytest.approx(0.08, rel=0.35)  # FFmpeg makes up 0.04
+        camera = Watcher(source)
+        server.mode = "freeze"
+        assert until(lambda: source.state().kind == "NO SIGNAL")
+        server.mode = "ok"
+        assert until(lambda: source.state().kind == "LIVE")
+        server.mode = "close"
+        assert until(lambda: source.state().kind == "NO SIGNAL")
+        server.mode = "ok"
+        assert until(lambda: source.state().kind == "LIVE")
+        assert reasons(events)[0] == "stale"
+        assert camera.close() < 2
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "password"), (404, "404"), (503, "answered with an error")])
+def test_refusals_are_named(status: int, words: str) -> None:
+    with MjpegServer() as server:
+        server.status = status
+        with pytest.raises(SourceUnavailableError, match=words):
+            open_source(server.url, LiveOptions(wait=False))
+
+
+def segment(folder: Path, number: int) -> None:
+    (folder / f"s{number}.ts").write_bytes(b"")
+    with av.open(str(folder / f"s{number}.ts"), "w", format="mpegts") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
+        video.options = {"preset": "ultrafast", "tune": "zerolatency"}
+        for i in range(25):
+            frame = av.VideoFrame.from_ndarray(clips.coded(25 * number + i, (320, 240)), format="bgr24")
+            frame.pts = 25 * number + i
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+
+
+def playlist(folder: Path, first: int, last: int, ended: bool) -> None:
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+    for number in range(first, last + 1):
+        lines += ["#EXTINF:1.0,", f"s{number}.ts"]
+    (folder / "new.m3u8").write_text("\n".join(lines + ["#EXT-X-ENDLIST"] * ended) + "\n")
+    (folder / "new.m3u8").replace(folder / "a.m3u8")
+
+
+def test_a_recording_behind_an_address_is_kept_whole_and_ends(tmp_path: Path) -> None:
+    for number in range(3):
+        segment(tmp_path, number)
+    playlist(tmp_path, 0, 2, ended=True)
+    with MjpegServer(tmp_path) as server:
+        source = open_source(server.url.replace("live", "a.m3u8"))
+        numbers = [found[0] for frame in source if (found := frame_code.read(frame.image))]
+        assert numbers == list(range(75))
+        assert (source.live, source.dropped, source.state().kind) == (False, 0, "ENDED")
+        source.close()
+
+
+def test_live_hls_is_paced_though_it_comes_in_segments(tmp_path: Path) -> None:
+    for number in range(6):
+        segment(tmp_path, number)
+    playlist(tmp_path, 0, 2, ended=False)
+    stop = threading.Event()
+
+    def move_on() -> None:
+        for first in (1, 2, 3):
+            stop.wait(0.95)
+            playlist(tmp_path, first, first + 2, ended=False)
+
+    mover = threading.Thread(target=move_on)
+    with MjpegServer(tmp_path) as server:
+        source = open_source(server.url.replace("live", "a.m3u8"), LiveOptions())
+        mover.start()
+        arrivals = [(frame.index, time.monotonic()) for frame, _ in zip(source, range(45), strict=False)]
+        stop.set()
+        mover.join()
+        assert source.live
+        assert source.dropped <= 5
+        gaps = [b[1] - a[1] for a, b in itertools.pairwise(arrivals[2:])]
+        assert max(gaps) < 0.5
+        assert arrivals[-1][1] - arrivals[2][1] == pytest.approx(42 * 0.04, rel=0.3)
+        source.close()
+
+
+def test_a_playlist_cannot_read_our_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.ts"
+    secret.write_bytes(clips.transport_stream(30))
+    (tmp_path / "a.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n")
+    with MjpegServer(tmp_path / "served") as server, pytest.raises(SourceUnavailableError):
+        server.folder = tmp_path
+        open_source(server.url.replace("live", "a.m3u8"), LiveOptions(wait=False))
+
+
+def test_a_server_that_accepts_and_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(SourceUnavailableError, match="no answer in time"):
+            open_source(f"http://127.0.0.1:{silent.getsockname()[1]}/x", LiveOptions(open_s=0.5, wait=False))
+        assert time.monotonic() - began < 2

@@ -1,0 +1,99 @@
+"""The verb `run` on a live source: survives, tells, and stops when told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import stub_model  # noqa: F401
+from trt_blendmask.errors import SourceUnavailableError, UsageError
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.pipeline import run
+from trt_blendmask.runtime.sources import LiveOptions
+
+from .conftest import until
+from .rtsp_server import RtspServer
+
+Maker = Callable[..., Path]
+
+
+def start(model: Path, url: str, *more: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "trt_blendmask", "run", str(model), url, "--stale", "0.5", *more]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stop(process: subprocess.Popen[str]) -> tuple[float, str, str]:
+    """Press Ctrl-C: seconds until it ended, and what it said."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    return time.monotonic() - began, out, err
+
+
+def test_it_survives_an_outage_and_stops_while_frozen(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811
+    lines = tmp_path / "out.jsonl"
+    with RtspServer() as server:
+        url = server.url.replace("//", "//adm1n:s3cret@")
+        process = start(stub_model(), url, "--json", str(lines), "--save", str(tmp_path / "out.mkv"))
+        assert until(lambda: server.sent > 20, 30)
+        server.drop(reset=True)
+        sent = server.sent
+        assert until(lambda: server.sent > sent + 25)
+        server.mode = "freeze"
+        time.sleep(0.8)
+        seconds, out, err = stop(process)
+    assert process.returncode == 0, err
+    assert seconds < 5
+    assert "stopped early: wrote" in out
+    assert "NO SIGNAL since" in err
+    assert err.count("LIVE") == 2
+    assert "s3cret" not in out + err
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(rows) > 15
+    assert (tmp_path / "out.mkv").stat().st_size > 1000
+
+
+def test_it_stops_while_there_never_was_a_camera(stub_model: Maker) -> None:  # noqa: F811
+    process = start(stub_model(), "rtsp://127.0.0.1:9/none")
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert [process.stderr.readline() for _ in range(2)]  # by now it waits for frames, and no longer prepares to
+    seconds, out, _ = stop(process)
+    assert process.returncode == 0
+    assert "connection refused" in first
+    assert "0 frames" in out
+    assert seconds < 5
+
+
+def test_a_live_source_by_the_clock(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811
+    lines = tmp_path / "out.jsonl"
+    source = "synthetic:conveyor?live=1&fps=20&size=128x72"
+    began = time.monotonic()
+    report = run(stub_model(), source, json=lines, max_frames=15)
+    assert report.frames == 15
+    assert time.monotonic() - began > 14 / 20
+    times = [json.loads(line)["time_s"] for line in lines.read_text().splitlines()]
+    assert times == sorted(times)
+    assert times[-1] >= 14 / 20 - 0.01
+
+
+def test_no_wait_and_max_retries_are_errors_of_the_source(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811
+    for options in (LiveOptions(wait=False), LiveOptions(max_retries=1)):
+        events = Events()
+        with pytest.raises(SourceUnavailableError, match="connection refused"):
+            run(stub_model(), "rtsp://127.0.0.1:9/x", json=tmp_path / "a.jsonl", live=options, events=events)
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_a_camera_is_no_calibration_set() -> None:
+    from trt_blendmask.calibrate.pictures import open_pictures
+
+    with pytest.raises(UsageError, match="is a camera"):
+        open_pictures("synthetic:conveyor?live=1&size=64x36")

@@ -1,0 +1,83 @@
+"""Results as files: video that survives a power cut, JSON lines, a folder of pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_blendmask.errors import UsageError
+from trt_blendmask.files import check_outputs
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.recording.lines import MASKS, STANDARD_OUTPUT, JsonLines
+from trt_blendmask.runtime.recording.pictures import FORMATS, Pictures
+from trt_blendmask.runtime.recording.recorder import Recorder
+from trt_blendmask.runtime.recording.video import check_video_name
+from trt_blendmask.runtime.sinks import Sink, Sinks
+
+ON_FULL = ("stop-output", "exit")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is kept of a run.
+
+    Attributes:
+        save: overlay video, .mp4 or .mkv. json: a file with one line per frame; "-" is standard output.
+        frames: folder for one overlay picture per frame.
+        json_masks: "rle", "polygons" or "none". picture_format: "jpg" or "png".
+        segment_s: begin a new video after so many seconds; the name then has the time in it.
+        keep_bytes: delete this recording's oldest segments where all are larger than that.
+        on_full: "stop-output" goes on without an output that fails, "exit" ends the run.
+    """
+
+    save: Path | None = None
+    json: Path | None = None
+    frames: Path | None = None
+    json_masks: str = "rle"
+    picture_format: str = "jpg"
+    segment_s: float | None = None
+    keep_bytes: int | None = None
+    on_full: str = ON_FULL[0]
+
+    def __post_init__(self) -> None:
+        for value, allowed, what in (
+            (self.json_masks, MASKS, "Masks in JSON lines"),
+            (self.picture_format, FORMATS, "Pictures of frames"),
+            (self.on_full, ON_FULL, "What happens when a disk is full"),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{what} must be one of {', '.join(allowed)}, got '{value}'.")
+        if self.save is not None:
+            check_video_name(self.save)
+        if self.segment_s is not None and self.save is None:
+            raise UsageError("Segments are of a video: add --save F.mp4.")
+        if self.keep_bytes is not None and self.segment_s is None:
+            raise UsageError("Only segments can be deleted to make room: add --segment 10m.")
+
+    def check(self, model: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+        """Refuse, before any work, to write over an input or two outputs into one file.
+
+        Raises:
+            UsageError: that would happen.
+        """
+        outputs = [self.save, None if self.json == STANDARD_OUTPUT else self.json, self.frames]
+        inputs = [model, source]
+        if Path(source).suffix.lower() == f".{self.picture_format}":
+            inputs.append(Path(source).parent)  # its pictures have the names that ours get, if they were ours
+        check_outputs([path for path in outputs if path is not None], inputs)
+
+    def open(self, events: Events, fps: float) -> Sinks:
+        """The sinks, for a source of nominally `fps` frames per second. No file is touched before the first frame.
+
+        Raises:
+            OutputError: not one of them has a place to write to.
+        """
+        sinks: list[Sink] = []
+        if self.save is not None:
+            sinks.append(Recorder(self.save, fps, events, self.segment_s, self.keep_bytes))
+        if self.json is not None:
+            sinks.append(JsonLines(self.json, self.json_masks))
+        if self.frames is not None:
+            sinks.append(Pictures(self.frames, self.picture_format))
+        return Sinks(sinks, events, self.on_full == "exit")

@@ -1,0 +1,71 @@
+"""The overlay video of a run: one file, or a new one now and then."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.recording.segments import free, next_part, prune, segment
+from trt_blendmask.runtime.recording.video import VideoFile, choose_encoder, shortcomings
+from trt_blendmask.runtime.result import FrameResult
+from trt_blendmask.runtime.sinks import check_place
+
+_PRUNE_EVERY_S = 5.0
+
+
+class Recorder:
+    """Begins another file where the picture changes its size (belt.part2.mp4), and, with `segment_s`, after so many
+    seconds of source time (belt-20260131T120000Z.mp4). The first frame empties an older file, not the start of the run.
+    """
+
+    draws = True
+
+    def __init__(
+        self, path: Path, fps: float, events: Events, segment_s: float | None = None, keep_bytes: int | None = None
+    ) -> None:
+        self.name = str(path)
+        self.written: list[Path] = []
+        self._path, self._fps, self._events = path, fps, events
+        self._segment_s, self._keep_bytes = segment_s, keep_bytes
+        self._video: VideoFile | None = None
+        self._wh = (0, 0)
+        self._began_s = self._pruned_s = 0.0
+
+    def check(self) -> None:
+        check_place(self._path)
+        if lacks := shortcomings(self._path, choose_encoder()):
+            self._events.publish("encoder_fallback", lacks, {"output": self.name})
+
+    def write(self, result: FrameResult) -> None:
+        frame = result.frame
+        if self._video is None or frame.frame_wh != self._wh or self._is_full(frame.time_s):
+            self.close()
+            self._wh, self._began_s = frame.frame_wh, frame.time_s
+            path = self._next_path(frame.wall_s or time.time())
+            self._video = VideoFile(path, self._fps, self._wh)
+            self.written.append(path)
+            self._pruned_s = 0.0
+        self._video.write(result.picture, frame.time_s - self._began_s)
+        if self._keep_bytes is not None and time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
+            self._prune(self._keep_bytes)
+
+    def close(self) -> None:
+        if self._video is not None:
+            video, self._video = self._video, None
+            video.close()
+
+    def _is_full(self, time_s: float) -> bool:
+        return self._segment_s is not None and time_s - self._began_s >= self._segment_s
+
+    def _next_path(self, wall_s: float) -> Path:
+        if self._segment_s is not None:
+            return free(segment(self._path, wall_s))
+        return next_part(self._path) if self.written else self._path
+
+    def _prune(self, keep_bytes: int) -> None:
+        self._pruned_s = time.monotonic()
+        with suppress(OSError):  # a segment that cannot be deleted is no reason to stop recording
+            gone = prune(self._path, keep_bytes)
+            self.written = [path for path in self.written if path not in gone]

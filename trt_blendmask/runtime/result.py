@@ -1,0 +1,37 @@
+"""What one frame came to: the item that the sinks get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from trt_blendmask.runtime.overlay import draw
+from trt_blendmask.runtime.sources import SourceState
+from trt_blendmask.structures import U8, Detections, Frame
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One frame and what was found in it.
+
+    Attributes:
+        frame: as it was captured.
+        detections: in its pixels.
+        source: how its source was doing when the frame was done.
+        stage_ms: milliseconds that this frame spent in each stage.
+        paste, colour_by: how `picture` is drawn, see `trt_blendmask.runtime.overlay.draw`.
+    """
+
+    frame: Frame
+    detections: Detections
+    source: SourceState
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    paste: str = "exact"
+    colour_by: str = "class"
+
+    @cached_property
+    def picture(self) -> U8:
+        """uint8 [H, W, 3] BGR: the frame with the overlay, drawn when it is first asked for; do not draw on it."""
+        image = self.frame.image.copy()
+        draw(image, self.detections, self.paste, self.colour_by)
+        return image

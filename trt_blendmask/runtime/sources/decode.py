@@ -1,0 +1,118 @@
+"""Pictures out of what FFmpeg has opened."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from trt_blendmask.runtime.images import MAX_PIXELS
+from trt_blendmask.structures import U8
+
+# Only formats that hold the pictures themselves: a playlist could make us open other files or addresses.
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mjpeg,h264,hevc,m4v,ivf,obu,gif,mpjpeg,yuv4mpegpipe,wtv,mxf"
+_CLOCKLESS = ("mjpeg", "mpjpeg", "h264", "hevc", "m4v", "obu")  # FFmpeg makes their times up, 25 a second
+_PATIENCE = 16  # damaged packets in a row before all hope is lost
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A decoded picture, uint8 [H, W, 3] BGR.
+
+    `pts_s` is its presentation time in seconds from an arbitrary start, None where the format has no clock;
+    `captured_s` is `time.monotonic` at the arrival of its last packet.
+    """
+
+    image: U8
+    pts_s: float | None
+    captured_s: float
+    corrupt: bool
+
+
+class Decoder:
+    """Reads the first video track of `container`; for one thread.
+
+    Attributes:
+        fps: nominal frames per second, None where the format does not say.
+        damaged: packets so far of which no picture could be made.
+        heard_s: `time.monotonic` when the last packet came.
+    """
+
+    def __init__(self, container: Any, low_delay: bool, left: threading.Event | None = None) -> None:
+        """Give up reading when `left` is set.
+
+        Raises:
+            LookupError: no video in it.
+        """
+        if not container.streams.video:
+            raise LookupError("it holds no video")
+        self._left = left or threading.Event()
+        self._container, self._video = container, container.streams.video[0]
+        self._video.thread_type = "SLICE" if low_delay else "AUTO"  # threads per frame hold that many frames back
+        rate = self._video.average_rate or self._video.guessed_rate
+        self.fps = float(rate) if rate else None
+        self.damaged = 0
+        self.heard_s = time.monotonic()
+        self._clocked = container.format.name not in _CLOCKLESS
+        self._packets = container.demux(self._video)
+        self._ready: deque[Any] = deque()
+        self._in_a_row = 0
+
+    def read(self) -> Shot | None:
+        """The next picture, None at the end.
+
+        Raises:
+            av.FFmpegError: the line broke, or nothing but damage comes.
+        """
+        while not self._left.is_set():
+            while self._ready:
+                shot = self._shot(self._ready.popleft())
+                if shot is not None:
+                    return shot
+            if not self._fill():
+                break
+        return None
+
+    def _fill(self) -> bool:
+        """Decode one packet; False at the end."""
+        try:
+            packet = next(self._packets, None)
+            self.heard_s = time.monotonic()
+            if packet is None:
+                return False
+            self._ready.extend(packet.decode())
+            self._in_a_row = 0
+        except (av.InvalidDataError, av.ExternalError, av.BugError, av.PatchWelcomeError, ValueError):
+            self.damaged += 1
+            self._in_a_row += 1
+            if self._in_a_row > _PATIENCE:
+                raise
+            self._packets = self._container.demux(self._video)  # an error ends the generator, not what it reads
+        return True
+
+    def _shot(self, decoded: Any) -> Shot | None:
+        if decoded.width * decoded.height > MAX_PIXELS:
+            self.damaged += 1
+            return None
+        pts_s = float(decoded.time) if self._clocked and decoded.time is not None else None
+        return Shot(_upright(decoded), pts_s, self.heard_s, bool(decoded.is_corrupt))
+
+
+def _upright(decoded: Any) -> U8:
+    """The picture as BGR, turned by quarters as the file asks a player to (FFmpeg's display matrix)."""
+    image = decoded.to_ndarray(format="bgr24")
+    matrices = [bytes(data) for data in decoded.side_data if data.type.name == "DISPLAYMATRIX"]
+    if matrices:
+        cos, sin = np.frombuffer(matrices[0], dtype=np.int32)[:2].tolist()
+        clockwise = round(math.degrees(math.atan2(sin, cos)) / 90) % 4
+        turns = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        if (turn := turns[clockwise]) is not None:
+            image = cv2.rotate(image, turn)
+    return np.asarray(image, dtype=np.uint8)

@@ -1,0 +1,76 @@
+"""A video file as a source."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import av
+
+from trt_blendmask.errors import DataError
+from trt_blendmask.files import existing_file
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.images import MAX_PIXELS
+from trt_blendmask.runtime.sources.decode import FORMATS, Decoder, Shot
+from trt_blendmask.runtime.sources.grammar import TAKES
+from trt_blendmask.runtime.sources.protocol import Recorded
+from trt_blendmask.runtime.sources.stamp import Stamp
+from trt_blendmask.structures import Frame
+
+
+class VideoSource(Recorded):
+    """A video file, decoded by FFmpeg at its own size and turned upright where the file says so."""
+
+    def __init__(self, text: str, events: Events) -> None:
+        super().__init__(text)
+        self._stamp = Stamp(text, events)
+        path = existing_file(text, "a video", f"A source is {TAKES}.")
+        try:
+            self._container = av.open(
+                f"file:{path}",  # else FFmpeg reads 12:30.mp4 as an address
+                options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise self._undecodable(f"FFmpeg says: {getattr(error, 'strerror', None) or error}") from error
+        try:
+            self._decoder = Decoder(self._container, low_delay=False)
+            video = self._container.streams.video[0]
+            if video.codec_context.width * video.codec_context.height > MAX_PIXELS:
+                raise LookupError(
+                    f"its frames of {video.codec_context.width} x {video.codec_context.height} are too large"
+                )
+        except LookupError as error:
+            self._container.close()
+            raise self._undecodable(str(error)) from None
+        self.fps = self._decoder.fps or 25.0
+        self.frame_count: int | None = video.frames or None
+        self._using = threading.Lock()  # held while FFmpeg works: closing then would pull the file from under it
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (shot := self._read()) is not None:
+            frame = self._stamp.recorded(shot, self.fps)
+            self.corrupt = self._decoder.damaged + self._stamp.corrupt
+            yield frame
+        self.corrupt = self._decoder.damaged + self._stamp.corrupt
+        if self._stamp.count == 0 and not self._closed:
+            raise self._undecodable("not one frame could be decoded")
+        self._end()
+
+    def close(self) -> None:
+        self._closed = True  # before the lock, which a busy reader would take again and again
+        with self._using:
+            self._container.close()
+
+    def _read(self) -> Shot | None:
+        with self._using:
+            if self._closed:
+                return None
+            try:
+                return self._decoder.read()
+            except (av.FFmpegError, ValueError):  # the file breaks off: what was decoded so far stands
+                self._decoder.damaged += 1
+                return None
+
+    def _undecodable(self, why: str) -> DataError:
+        return DataError(f"Expected a video in '{self.name}', but {why}. Check that a player shows it.")

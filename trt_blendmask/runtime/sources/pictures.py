@@ -1,0 +1,55 @@
+"""A picture, a folder of pictures or a pattern as a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from trt_blendmask.errors import DataError, InputMissingError
+from trt_blendmask.files import existing_file
+from trt_blendmask.runtime.images import SUFFIXES, natural_key, read_image
+from trt_blendmask.runtime.sources.grammar import TAKES
+from trt_blendmask.runtime.sources.protocol import Recorded
+from trt_blendmask.structures import Frame
+
+PICTURES_FPS = 10.0  # a folder has no clock: slow enough to look at each picture
+
+
+class PictureSource(Recorded):
+    """Pictures as frames, in natural order of their names."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.fps, files = PICTURES_FPS, _pictures(text)
+        if not files:
+            raise InputMissingError(f"Expected pictures in '{text}', but there are none ({', '.join(SUFFIXES)}).")
+        self._files = sorted(files, key=natural_key)
+        self.frame_count: int | None = len(files)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for file in self._files:
+            try:
+                image = read_image(file)
+            except DataError:
+                self.corrupt += 1
+                if self.corrupt == len(self._files):
+                    raise
+                continue
+            yield self._frame(image, self._index / self.fps, file.name)
+        self._end()
+
+    def close(self) -> None:
+        pass
+
+
+def _pictures(text: str) -> list[Path]:
+    path = Path(text)
+    if not os.access(text, os.F_OK) and any(c in text for c in "*["):
+        return list(path.parent.glob(path.name))
+    if not path.is_dir():
+        return [existing_file(path, "a picture", f"A source is {TAKES}.")]
+    try:
+        return [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    except OSError as error:
+        raise InputMissingError(f"The folder '{path}' cannot be read: {error.strerror}. Check it.") from error

@@ -1,0 +1,60 @@
+"""Standard input as a source: what another program decodes or records, piped in."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+
+import av
+
+from trt_blendmask.errors import DataError
+from trt_blendmask.runtime.sources.connection import Connection, Decoded
+from trt_blendmask.runtime.sources.decode import FORMATS
+
+_POLL_S = 0.1
+_CHUNK = 1 << 20  # a frame of yuv4mpeg has megabytes
+
+
+def connect_stdin(left: threading.Event, descriptor: int = 0) -> Connection:
+    """Read MJPEG, yuv4mpeg, MPEG-TS or another video that needs no seeking, until its end.
+
+    Raises:
+        DataError: nothing came, or no video.
+    """
+    pipe = _Pipe(descriptor, left)
+    head = pipe.peek(10)
+    form = "yuv4mpegpipe" if head.startswith(b"YUV4MPEG2") else "mjpeg" if head.startswith(b"\xff\xd8") else None
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "pipe"}
+    try:
+        return Decoded(av.open(pipe, format=form, options=options, buffer_size=_CHUNK), True, left)
+    except (av.FFmpegError, LookupError, ValueError):
+        came = "what came is none" if head else "nothing came"
+        raise DataError(
+            f"Expected a video on standard input, but {came}. Pipe in MJPEG, yuv4mpeg or MPEG-TS."
+        ) from None
+
+
+class _Pipe:
+    """What FFmpeg reads from; gives up waiting when `left` is set."""
+
+    def __init__(self, descriptor: int, left: threading.Event) -> None:
+        self._descriptor, self._left = descriptor, left
+        self._head = b""
+
+    def peek(self, size: int) -> bytes:
+        while len(self._head) < size and (more := self._more(size - len(self._head))):
+            self._head += more
+        return self._head
+
+    def read(self, size: int) -> bytes:
+        if self._head:
+            head, self._head = self._head[:size], self._head[size:]
+            return head
+        return self._more(size)
+
+    def _more(self, size: int) -> bytes:
+        while not self._left.is_set():
+            if select.select([self._descriptor], [], [], _POLL_S)[0]:
+                return os.read(self._descriptor, size)
+        return b""
