@@ -37,9 +37,9 @@ parity: $(VENV)/.dev ## how far every number is from AdelaiDet's, as a table
 fuzz: $(VENV)/.dev ## 2,000 damaged and hostile files through export, surgery and predict
 	$(BIN)/python tests/fuzz/drive.py --seed 1 --cases 2000
 
-test-gpu: $(VENV)/.aot $(VENV)/.rtx ## what only a GPU can prove (needs one, nvcc and compute-sanitizer)
+test-gpu: $(VENV)/.gpu ## what only a GPU can prove (needs one, nvcc and compute-sanitizer)
 	PATH="$$PATH:$(dir $(NVCC))" REQUIRE_GPU=1 REQUIRE_NVCC=1 REQUIRE_COMPUTE_SANITIZER=1 REQUIRE_CUDA_CORE=1 \
-	    REQUIRE_TENSORRT_RTX=1 $(BIN)/python -m pytest tests/gpu; failed=$$?; $(MAKE) test-gpu-plugin && exit $$failed
+	    REQUIRE_TENSORRT_RTX=1 REQUIRE_PYCUDA=1 $(BIN)/python -m pytest tests/gpu; failed=$$?; $(MAKE) test-gpu-plugin && exit $$failed
 
 lint: $(VENV)/.dev ## style of Python and C++, and the size budget
 	$(BIN)/ruff check .
@@ -92,4 +92,8 @@ $(VENV)/.rtx: $(VENV)/.dev
 
 $(VENV)/.aot: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[aot]'
+	@touch $@
+
+$(VENV)/.gpu: $(VENV)/.aot $(VENV)/.rtx
+	PATH="$$PATH:$(dir $(NVCC))" $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pycuda]'
 	@touch $@

@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -79,18 +80,35 @@ class FakeEngine:
         self.device, self.network, (self.inputs, self.outputs) = device, net, ends
         self.flavor = Flavor(flavor, None, (10, 13, 3, 9))
         self.info = _info(spec, *ends) if spec else None
-        self.runs, self.fails, self.closed, self.contexts = 0, False, False, 0
+        self.runs, self.fails, self.closed = 0, False, False
+        self._contexts: WeakSet[FakeContext] = WeakSet()
 
     def context(self, own_graphs: bool = False) -> FakeContext:
         self.device.check(may_capture=False)
-        self.contexts += 1
-        return FakeContext(self, own_graphs)
+        assert not own_graphs or self.flavor.name == "rtx"
+        context = FakeContext(self, own_graphs)
+        self._contexts.add(context)
+        return context
+
+    def work(self, addresses: dict[str, int]) -> None:
+        """What a context has the device do."""
+        images = self._at(self.inputs[0], addresses).copy()
+        for name, value in self.network(images).items():
+            target = self._at(next(spec for spec in self.outputs if spec.name == name), addresses)
+            assert value.dtype == target.dtype
+            assert value.shape == target.shape
+            target[...] = value
+
+    def _at(self, spec: TensorSpec, addresses: dict[str, int]) -> Any:
+        nbytes = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
+        return self.device.bytes_at(addresses[spec.name], nbytes).view(spec.dtype).reshape(spec.shape)
 
     def reason(self) -> str:
         return ": Error Code 1: it was told to fail" if self.fails else ""
 
     def close(self) -> None:
         self.device.check(may_capture=False)
+        assert not self._contexts, "closed before its contexts"
         self.closed = True
 
 
@@ -112,21 +130,9 @@ class FakeContext:
         if engine.fails or engine.closed or unbound or (engine.device.is_capturing(handle) and not self._ready):
             return False
         self._ready = True
-        engine.device.give(handle, self._do, *self._addresses.values())
+        addresses = dict(self._addresses)
+        engine.device.give(handle, lambda: engine.work(addresses), *addresses.values())
         return True
-
-    def _do(self) -> None:
-        images = self._at(self._engine.inputs[0]).copy()
-        for name, value in self._engine.network(images).items():
-            target = self._at(next(spec for spec in self._engine.outputs if spec.name == name))
-            assert value.dtype == target.dtype
-            assert value.shape == target.shape
-            target[...] = value
-
-    def _at(self, spec: TensorSpec) -> Any:
-        nbytes = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-        memory = self._engine.device.bytes_at(self._addresses[spec.name], nbytes)
-        return memory.view(spec.dtype).reshape(spec.shape)
 
 
 class DriverDouble:

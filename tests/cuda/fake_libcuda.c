@@ -16,17 +16,17 @@ enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVA
 enum { MEMORY = 2048, LIMIT = 8, OPS = 4096 };
 
 typedef unsigned long long u64;
-typedef struct Event { int recorded; struct timespec when; } Event;
+typedef struct Event { int recorded, timed; struct timespec when; } Event;
 typedef struct Op { void *to; const void *from; size_t bytes; Event *event; void (*call)(void *); } Op;
 typedef struct Graph { Op ops[256]; int count; } Graph;
-typedef struct Stream { Op ops[OPS]; int count, capturing, spoilt; pthread_t capturer; Graph *graph; } Stream;
+typedef struct Stream { Op ops[OPS]; int count, capturing, spoilt; unsigned flags; pthread_t capturer; Graph *graph; } Stream;
 typedef struct Block { char *start; size_t bytes; int host; } Block;
 
 static pthread_mutex_t lock;
 static Block blocks[MEMORY];
 static Stream *streams[MEMORY];
 static Stream none; /* the default stream */
-static int primary = 1, primary_uses, other_contexts, allocations;
+static int primary = 1, primary_uses, other_contexts, allocations, graphs;
 static const size_t total = (size_t)1 << 30;
 static __thread void *stack[LIMIT];
 static __thread int depth;
@@ -210,7 +210,7 @@ int cuStreamCreateWithPriority(Stream **stream, unsigned flags, int priority) {
   IN_CONTEXT;
   if (flags > 1 || priority || capturing()) return INVALID_VALUE;
   for (int i = 0; i < MEMORY; ++i)
-    if (!streams[i]) return streams[i] = *stream = calloc(1, sizeof(Stream)), OK;
+    if (!streams[i]) return streams[i] = *stream = calloc(1, sizeof(Stream)), (*stream)->flags = flags, OK;
   return OUT_OF_MEMORY;
 }
 int cuStreamCreate(Stream **stream, unsigned flags) { return cuStreamCreateWithPriority(stream, flags, 0); }
@@ -230,9 +230,12 @@ int cuStreamQuery(Stream *stream) { IN_CONTEXT; return stream_of(stream)->count 
 int cuStreamGetCtx(Stream *stream, void **context) { return (void)stream, cuCtxGetCurrent(context); }
 int cuStreamGetCtx_v2(Stream *stream, void **context, void **green) { return *green = NULL, cuStreamGetCtx(stream, context); }
 int cuStreamGetDevice(Stream *stream, int *device) { return (void)stream, *device = 0, OK; }
-int cuStreamGetFlags(Stream *stream, unsigned *flags) { return *flags = (u64)stream > 2, OK; }
+int cuStreamGetFlags(Stream *stream, unsigned *flags) { return *flags = stream_of(stream)->flags, OK; }
 int cuStreamGetPriority(Stream *stream, int *priority) { return (void)stream, *priority = 0, OK; }
-int cuEventCreate(Event **event, unsigned flags) { IN_CONTEXT; return *event = calloc(1, sizeof(Event)), flags > 7; }
+int cuEventCreate(Event **event, unsigned flags) {
+  IN_CONTEXT;
+  return *event = calloc(1, sizeof(Event)), (*event)->timed = !(flags & 2), flags > 7; /* 2: CU_EVENT_DISABLE_TIMING */
+}
 int cuEventDestroy_v2(Event *event) { IN_CONTEXT; return finish_all(), free(event), OK; }
 int cuEventRecord(Event *event, Stream *stream) {
   IN_CONTEXT;
@@ -242,6 +245,7 @@ int cuEventRecord(Event *event, Stream *stream) {
 int cuEventSynchronize(Event *event) { IN_CONTEXT; return (void)event, finish_all(); }
 int cuEventQuery(Event *event) { return event->recorded ? OK : NOT_READY; }
 int cuEventElapsedTime_v2(float *ms, Event *first, Event *last) {
+  if (!first->timed || !last->timed) return INVALID_HANDLE;
   if (!first->recorded || !last->recorded) return NOT_READY;
   *ms = 1e3f * (last->when.tv_sec - first->when.tv_sec) + 1e-6f * (last->when.tv_nsec - first->when.tv_nsec);
   return OK;
@@ -257,7 +261,7 @@ int cuLaunchHostFunc(Stream *stream, void (*call)(void *), void *data) {
 int cuStreamBeginCapture_v2(Stream *stream, int mode) {
   IN_CONTEXT;
   if ((u64)stream <= 2 || stream->capturing || mode != 1) return INVALID_VALUE;
-  stream->graph = calloc(1, sizeof(Graph)), stream->capturing = 1, stream->spoilt = 0, stream->capturer = pthread_self();
+  ++graphs, stream->graph = calloc(1, sizeof(Graph)), stream->capturing = 1, stream->spoilt = 0, stream->capturer = pthread_self();
   return OK;
 }
 int cuStreamEndCapture(Stream *stream, Graph **graph) {
@@ -283,7 +287,7 @@ int cuStreamGetCaptureInfo_v2(Stream *stream, int *status, u64 *id, Graph **grap
 }
 int cuGraphInstantiateWithFlags(Graph **ready, Graph *graph, u64 flags) {
   IN_CONTEXT;
-  *ready = malloc(sizeof(Graph));
+  ++graphs, *ready = malloc(sizeof(Graph));
   return memcpy(*ready, graph, sizeof(Graph)), flags ? INVALID_VALUE : OK;
 }
 int cuGraphInstantiate(Graph **ready, Graph *graph, u64 flags) { return cuGraphInstantiateWithFlags(ready, graph, flags); }
@@ -298,8 +302,8 @@ int cuGraphLaunch(Graph *ready, Stream *handle) {
     if (give(stream, ready->ops[i])) return OUT_OF_MEMORY;
   return OK;
 }
-int cuGraphExecDestroy(Graph *ready) { return free(ready), OK; }
-int cuGraphDestroy(Graph *graph) { return free(graph), OK; }
+int cuGraphExecDestroy(Graph *ready) { LOCKED; return --graphs, free(ready), OK; }
+int cuGraphDestroy(Graph *graph) { LOCKED; return --graphs, free(graph), OK; }
 
 /* What cuda.core hangs on a graph lives for ever here. */
 int cuUserObjectCreate(void **object, void *ours, void (*drop)(void *), unsigned uses, unsigned flags) {
@@ -329,9 +333,9 @@ int cuGetProcAddress(const char *name, void **function, int version, u64 flags) 
 
 /* For the tests. */
 int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { return *flags = 0, *active = primary_uses > 0, device; }
-int fake_live_blocks(void) {
-  int live = 0;
-  for (int i = 0; i < MEMORY; ++i) live += blocks[i].start != NULL;
+int fake_live(void) { /* blocks of memory, streams and graphs */
+  int live = graphs;
+  for (int i = 0; i < MEMORY; ++i) live += (blocks[i].start != NULL) + (streams[i] != NULL);
   return live;
 }
 int fake_allocations(void) { return allocations; } /* so far */

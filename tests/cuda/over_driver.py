@@ -21,9 +21,9 @@ from trt_blendmask.cuda import choose
 @pytest.fixture
 def machine() -> Iterator[DriverDouble]:
     machine = DriverDouble()
-    before = machine.driver.fake_live_blocks()
+    before = machine.driver.fake_live()
     yield machine
-    assert machine.driver.fake_live_blocks() == before, "something was not freed"
+    assert machine.driver.fake_live() == before, "something was not freed"
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -134,9 +134,10 @@ class DeviceSuite:
             assert device.memory_info().free_bytes > before.free_bytes - large
 
     def test_too_much_memory(self, device: Device) -> None:
-        for make in (device.memory, device.pinned):
-            with pytest.raises(SourceUnavailableError, match="memory"), device.current():
-                make(1 << 50)
+        with pytest.raises(SourceUnavailableError, match="Its memory is full"), device.current():
+            device.memory(1 << 50)
+        with pytest.raises(SourceUnavailableError), device.current():
+            device.pinned(1 << 50)
         with device.current():
             device.memory(256).free()
 

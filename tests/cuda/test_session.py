@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cuda.fake_cuda import FakeCudaError, FakeDevice, FakeGraph, FakeStream
-from tests.cuda.fake_engine import IMAGES, OUTPUTS, FakeEngine, network, picture
+from tests.cuda.fake_engine import IMAGES, OUTPUTS, FakeContext, FakeEngine, network, picture
 from trt_blendmask.backends import tensorrt
 from trt_blendmask.backends.lane import FIRST_SLOTS, Block, Lane, Mode
 from trt_blendmask.backends.tensorrt import TensorRtSession
@@ -96,7 +96,7 @@ def test_bytes_copied(session: TensorRtSession, device: FakeDevice) -> None:
 def test_graph_equals_plain_enqueue(engine: FakeEngine, device: FakeDevice) -> None:
     device.capturable = False
     session = TensorRtSession(engine, device)
-    assert "not captured" in session.how
+    assert "not captured (Expected the GPU to do the work, but CUDA says: operation not permitted" in session.how
     runs = engine.runs
     for seed, count in enumerate(COUNTS):
         agree(session.run(picture(count, seed)), picture(count, seed))
@@ -188,14 +188,15 @@ class OnDevice:
         }
 
 
-def test_arrays_of_others(session: TensorRtSession, device: FakeDevice) -> None:
+def test_arrays_of_others(session: TensorRtSession, engine: FakeEngine, device: FakeDevice) -> None:
     """On the device in, on the device out."""
     for count, strides in ((5, None), (60, picture(0).strides)):
         images = OnDevice(device, picture(count), strides)
         agree(session.run(images), picture(count))
-        counts = device.counts.copy()
+        counts, runs = device.counts.copy(), engine.runs
         agree(session.run(images), picture(count))
         assert device.counts == counts
+        assert engine.runs == runs, "the graph is replayed"
         wanted = network(picture(count))
         for name, value in session.device_outputs().items():
             interface = value.__cuda_array_interface__
@@ -238,10 +239,13 @@ def test_wrong_input(session: TensorRtSession, device: FakeDevice, images: Any) 
         other.buffer.free()
 
 
-def test_open_shapes(device: FakeDevice) -> None:
-    opened = replace(IMAGES, shape=(-1, 64, 96, 3))
-    with pytest.raises(DataError, match="'images' is"):
-        TensorRtSession(FakeEngine(device, ends=((opened,), OUTPUTS)), device)
+@pytest.mark.parametrize("changes", [{"shape": (-1, 64, 96, 3)}, {"dtype": "bf16"}])
+def test_other_ends(device: FakeDevice, changes: dict[str, Any]) -> None:
+    """Of an engine that is none of ours, which the user trusts."""
+    images = replace(IMAGES, **changes)
+    for ends, said in ((((images,), OUTPUTS), "'images' is"), (((), OUTPUTS), "lacks them")):
+        with pytest.raises(DataError, match=said):
+            TensorRtSession(FakeEngine(device, ends=ends, spec=None), device)
 
 
 def test_enqueue_fails(session: TensorRtSession, engine: FakeEngine) -> None:
@@ -260,9 +264,15 @@ def test_memory_full(engine: FakeEngine, device: FakeDevice) -> None:
     device.total = 64 * 96 * 3
     if device.integrated:  # which needs none of the GPU's own
         Lane(engine, device, Mode(mapped=True)).close()
-    with pytest.raises(SourceUnavailableError, match=r"memory is full: close other programs"):
+    with pytest.raises(SourceUnavailableError, match=r"memory is full: close other programs") as caught:
         Lane(engine, device, Mode())
-    assert not device.live
+    assert not device.live, f"while somebody holds {caught.value!r}"
+
+
+def test_memory_refused(engine: FakeEngine, device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeContext, "set_tensor_address", lambda *_: False)
+    with pytest.raises(SourceUnavailableError, match="refused the memory for 'images'"):
+        Lane(engine, device, Mode())
 
 
 def test_second_mode_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +336,7 @@ def test_arrays_while_another_thread_captures(
 ) -> None:
     """To wait for what fills them would spoil the capture, and fail itself."""
     images, capture = OnDevice(device, picture(40)), device.capture
+    session.run(images)
 
     def slow(stream: FakeStream, work: Callable[[], None]) -> FakeGraph:
         return capture(stream, lambda: (work(), time.sleep(0.05)))
@@ -366,6 +377,7 @@ def test_block_is_aligned() -> None:
         assert block.slot_bytes == 56 * 56 * np.dtype(dtype).itemsize
         assert block.nbytes == block.offsets["masks"] + 100 * block.slot_bytes
     small = TensorSpec("masks", "uint8", (1, 100, 4, 4))  # as many bytes as the boxes
+    assert Block.of(OUTPUTS) == Block.of((*OUTPUTS[4:], *OUTPUTS[:4]))
     for outputs in ((*OUTPUTS[:4], small), (small, *OUTPUTS[:4])):
         block = Block.of(outputs)
         assert block.slot_bytes == (16 if block.offsets["masks"] == max(block.offsets.values()) else 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,15 @@ import pytest
 from tests.engines import tiny
 from tests.engines.conftest import GPU
 from trt_blendmask.bundled import bundled_model
+from trt_blendmask.engines.device import Device
 from trt_blendmask.engines.operation import build
 from trt_blendmask.engines.options import BuildOptions
 from trt_blendmask.engines.parity import measure
 from trt_blendmask.engines.passport import passport_path, read_passport
-from trt_blendmask.engines.progress import Progress
+from trt_blendmask.engines.progress import BuildTimes, Progress
 from trt_blendmask.engines.source import TABLE_MARK
 from trt_blendmask.errors import (
     DataError,
-    InputMissingError,
-    NotTrustedError,
     SourceUnavailableError,
     TrtBlendMaskError,
     UsageError,
@@ -36,7 +37,7 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("calls")
-@pytest.mark.parametrize("version", ["10.0.1", "10.16.1.11", "11.4.1"])
+@pytest.mark.parametrize("version", ["10.0.1", "11.4.1"])
 def test_engine_and_passport(model: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setenv("FAKE_TENSORRT_VERSION", version)
     told: list[Progress] = []
@@ -89,48 +90,6 @@ def test_each_way_to_fail(model: Path, monkeypatch: pytest.MonkeyPatch, how: str
     assert engine.read_bytes() == b"the old one"
     assert not passport_path(engine).exists()
     assert [p for p in model.parent.iterdir() if p.name.startswith(".")] == []
-
-
-@pytest.mark.usefixtures("calls")
-@pytest.mark.parametrize(
-    ("op", "how", "words"),
-    [
-        ("NonZero", "parse", ("NonZero 'backbone.res2.conv1' in the backbone", "--nms matrix")),
-        ("Softplus", "parse", ("Softplus 'backbone.res2.conv1' in the backbone (1x4x4x6 -> 1x4x4x6)",)),
-        ("Sigmoid", "parse", ("Sigmoid 'tail.masks' in the tail (1x3x4x4 -> 1x3x4x4)", "surgery raw.onnx")),
-        ("Sigmoid", "parse-bytes", ("Sigmoid", "surgery raw.onnx")),
-        ("Identity", "parse", ("Identity 'outputs.count'", "nor 3 more")),
-    ],
-)
-def test_parser_errors_in_our_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str, how: str, words: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("FAKE_TENSORRT", how)
-    monkeypatch.setenv("FAKE_TENSORRT_OP", op)
-    model = tiny.write(tmp_path / "model.onnx", op=op if op in ("NonZero", "Softplus") else "Relu")
-    with pytest.raises(DataError) as caught:
-        build(model)
-    assert all(word in str(caught.value) for word in words), str(caught.value)
-
-
-@pytest.mark.usefixtures("calls")
-@pytest.mark.parametrize(
-    ("said", "kind", "words"),
-    [
-        ("Error Code 2: OutOfMemory (Requested size was 15 bytes.)", SourceUnavailableError, ("memory", "--workspace")),
-        ("Error Code 1: Cuda Runtime (In f: cudaError 100)", SourceUnavailableError, ("doctor", "--flavor rtx")),
-        ("no kernel image is available for execution", SourceUnavailableError, ("does not know this GPU",)),
-        ("backbone.stem_12 has no runners", DataError, ("Conv 'backbone.stem' in the backbone", "no runners")),
-        ("Error Code 4: Internal Error (something)", DataError, ("(something)", "surgery raw.onnx")),
-    ],
-)
-def test_builder_errors_in_our_words(
-    model: Path, monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception], words: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("FAKE_TENSORRT_SAYS", said)
-    with pytest.raises(kind) as caught:
-        build(model)
-    assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 @pytest.mark.usefixtures("calls")
@@ -219,26 +178,15 @@ def test_options_out_of_range(given: dict[str, Any]) -> None:
         BuildOptions(**given)
 
 
-def test_plugin_tail(calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, library = tiny.write(tmp_path / "model.onnx", "plugin"), tmp_path / "plugin.so"
-    with pytest.raises(InputMissingError, match="make plugin"):
-        build(model, options=BuildOptions(plugin=library))
-    library.write_bytes(b"code")
-    library.chmod(0o666)
-    with pytest.raises(NotTrustedError, match="chmod go-w"):
-        build(model, options=BuildOptions(plugin=library))
-    library.chmod(0o644)
-    assert "parse" not in calls()
-    monkeypatch.setenv("FAKE_TENSORRT", "bad-plugin")
-    with pytest.raises(DataError, match="cannot load it"):
-        build(model, options=BuildOptions(plugin=library))
-    assert "parse" not in calls(), "its parser would end the process"
-    monkeypatch.setenv("FAKE_TENSORRT", "")
-    info = build(model, options=BuildOptions(plugin=library, embed_plugin=True))
-    assert info.plugin_sha256 == hashlib.sha256(b"code").hexdigest()
-    assert info.options == {"embed_plugin": True}
-    assert calls().index(f"load_library {library}") < calls().index("parse")
-    assert f"plugins_to_serialize ['{library}']" in calls()
+@pytest.mark.usefixtures("calls")
+def test_what_was_built_meanwhile_for_another_gpu_is_not_taken(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on machines that share a home."""
+    monkeypatch.setattr("trt_blendmask.engines.operation.hold", lambda *_: nullcontext(True))
+    first = build(model)
+    assert build(model) == first, "the very same is taken"
+    other = Device("Another GPU", "8.9", "", "")
+    monkeypatch.setattr("trt_blendmask.engines.operation.find_device", lambda: other)
+    assert build(model).device_name == "Another GPU"
 
 
 def test_no_gpu_no_full_tensorrt(calls: Calls, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,15 +233,16 @@ def test_eta_from_earlier_builds(model: Path, tmp_path: Path) -> None:
     told.clear()
     build(model, progress=told.append)
     assert any(p.total_seconds is not None for p in told)
-    (tmp_path / "cache" / "trt_blendmask" / "build-times.json").write_text('[{"seconds": "x"}]')
-    told.clear()
-    build(model, progress=told.append)
-    assert {p.total_seconds for p in told} == {None}
+    file = tmp_path / "cache" / "trt_blendmask" / "build-times.json"
+    (row,) = json.loads(file.read_text())
+    assert BuildTimes(file, row["where"]).expected("another", 2 * row["nodes"]) == pytest.approx(2 * row["seconds"])
+    file.write_text('[{"seconds": "x"}]')
+    assert BuildTimes(file, row["where"]).expected(row["onnx"], 1) is None
 
 
 def test_onnx_that_changes_meanwhile(calls: Calls, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = model.read_bytes() + b"\0\0"
-    monkeypatch.setattr("trt_blendmask.engines.operation.sweep", lambda _: model.write_bytes(changed))
+    monkeypatch.setattr("trt_blendmask.engines.operation.sweep", lambda *_: model.write_bytes(changed))
     with pytest.raises(DataError, match="was changed"):
         build(model)
     assert calls() == []

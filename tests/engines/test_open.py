@@ -171,6 +171,14 @@ def test_a_passport_of_another_version(engine: Path, trt: FakeTensorRT, monkeypa
     refused(engine, trt, DataError, "another version of trt-blendmask.*trt-blendmask build")
 
 
+@pytest.mark.parametrize(
+    "options", [{"weight_streaming": True}, {"compute_capability": 5}, {"profile": [1, 2]}, {"opt_level": 9}], ids=str
+)
+def test_options_of_another_version(engine: Path, trt: FakeTensorRT, options: dict[str, Any]) -> None:
+    put_pair(engine, PLAN, options=options)
+    refused(engine, trt, DataError, "another version of trt-blendmask.*trt-blendmask build")
+
+
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666, 0o777])
 def test_files_that_others_can_write(engine: Path, trt: FakeTensorRT, mode: int) -> None:
     engine.chmod(mode)

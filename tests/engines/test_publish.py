@@ -7,6 +7,8 @@ import random
 import signal
 import stat
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ import pytest
 from tests.engines.fake_runtime import info_of, plan_of, put_pair
 from trt_blendmask.engines import passport as module
 from trt_blendmask.engines.checks import read_plan
+from trt_blendmask.engines.lock import locked, sweep
 from trt_blendmask.engines.passport import (
+    amend,
     as_recorded,
     check_private,
     passport_path,
@@ -24,6 +28,7 @@ from trt_blendmask.engines.passport import (
     waiting_path,
 )
 from trt_blendmask.errors import DataError, InputMissingError, NotTrustedError, OutputError
+from trt_blendmask.files import temporary_beside
 from trt_blendmask.structures import EngineInfo
 
 OLD, NEW = plan_of(1), plan_of(2)
@@ -75,6 +80,68 @@ def test_killed_between_any_two_steps(tmp_path: Path, monkeypatch: pytest.Monkey
     put_pair(engine, NEW, device_name="new")  # and the next build finds nothing in its way
     assert which(engine) == NEW
     assert not waiting_path(engine).exists()
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_killed_again_before_the_first_kill_was_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    engine, third = tmp_path / "F.engine", plan_of(3)
+    put_pair(engine, OLD, device_name="old")
+    for plan, end in ((NEW, 2), (third, step)):
+        real, left = module.put_in_place, [end]
+
+        def killed(*args: object, real: Callable[..., None] = real, left: list[int] = left) -> None:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            real(*args)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, "put_in_place", killed)
+            put_pair(engine, plan, device_name="new")
+    assert which(engine) == (third if step == 3 else NEW)
+
+
+def test_a_passport_is_amended_only_while_its_plan_lies_there(tmp_path: Path) -> None:
+    """Another user of the folder, with a cache of their own, does not wait for this one."""
+    engine = tmp_path / "F.engine"
+    mine = put_pair(engine, OLD, device_name="old")
+    amend(replace(mine, parity="compared"), engine)
+    assert read_passport(passport_path(engine)).parity == "compared"
+    put_pair(engine, NEW, device_name="new")
+    amend(replace(mine, parity="compared"), engine)
+    assert which(engine) == NEW
+
+
+@pytest.mark.parametrize("name", ["F.engine", "F", "\u6f22" * 70 + ".engine", os.fsdecode(b"\xff.engine")], ids=ascii)
+def test_what_the_killed_left_is_swept_and_what_is_held_is_not(tmp_path: Path, name: str) -> None:
+    engine, kept = tmp_path / name, list[Path]()
+    for left in (engine, passport_path(engine)):
+        with temporary_beside(left) as dead, temporary_beside(left) as alive, locked(alive):
+            sweep(engine, passport_path(engine))
+            kept.append(alive)
+            assert (dead.exists(), alive.exists()) == (False, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_that_publish_at_once_leave_a_pair(tmp_path: Path) -> None:
+    engine, children = tmp_path / "F.engine", []
+    for number, (plan, name) in enumerate(((OLD, "old"), (NEW, "new"))):
+        child = os.fork()
+        if child == 0:
+            try:
+                for turn in range(60):
+                    info, file = info_of(plan, device_name=name), tmp_path / f"{number}.{turn}"
+                    file.write_bytes(plan)
+                    publish(file, info, engine)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert which(engine) in (OLD, NEW)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["F.engine", "F.engine.json"]
 
 
 def test_killed_at_fifty_random_moments(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_after_a_kill_the_passport_that_waits_is_the_one(engine: Path, built: Bu
         (DataError, r"has changed since.*trt-blendmask build .*model.onnx -o", "changed"),
         (DataError, "changed or damaged since", "passport"),
         (NotTrustedError, "only you can write", "permissions"),
-        (DataError, "options that this version knows", "options"),
+        (DataError, "another version of trt-blendmask", "options"),
         (NotTrustedError, "trust-engine", "no passport"),
     ],
 )

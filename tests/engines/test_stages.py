@@ -56,12 +56,10 @@ def spec_of(file: Path) -> ModelSpec:
     return ModelSpec.from_json(entries[METADATA_KEY])
 
 
-def test_from_a_checkpoint_to_each_precision(pictures: str) -> None:
+def test_from_a_checkpoint_to_int8(pictures: str) -> None:
     floats, stages = made(bundled.CHECKPOINT, SMALL)
     assert stages == ["export", "surgery"]
     assert (spec_of(floats).kind, spec_of(floats).input_hw, spec_of(floats).precision) == ("deployable", (64, 96), "")
-    half, stages = made(bundled.CHECKPOINT, StageOptions("fp16", "", "", SMALL.config, (64, 96)))
-    assert (stages, spec_of(half).precision) == (["quantize"], "fp16")
     int8, stages = made(bundled.CHECKPOINT, StageOptions("int8", pictures, "", SMALL.config, (64, 96)))
     assert (stages, spec_of(int8).precision) == (["calibrate", "quantize"], "int8")
     assert made(bundled.CHECKPOINT, StageOptions("int8", pictures, "", SMALL.config, (64, 96))) == (int8, [])
@@ -112,6 +110,38 @@ def test_mutated_files_in_the_cache_go_nowhere(tmp_path: Path, monkeypatch: pyte
         if damage is None or damaged.read_bytes() != whole:
             assert made(source, StageOptions("fp16")) == (file, ["quantize"])
         assert file.read_bytes() == source.read_bytes()
+
+
+def test_what_is_in_the_way_of_the_build_is_told_before_pictures_are_looked_at(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise UsageError("no TensorRT")
+
+    source = tiny.write(tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="no TensorRT"):
+        make_deployable(source, StageOptions("int8", str(tmp_path)), print, before_long=refuse)
+    assert make_deployable(source, StageOptions(), print, before_long=refuse) == source
+
+
+@pytest.mark.parametrize("name", ["\u6f22" * 80, "a b\nc", os.fsdecode(b"\xff")], ids=ascii)
+def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(fp16, "quantize_fp16", copy)
+    source = tiny.write(tmp_path / "model.onnx").rename(tmp_path / f"{name}.onnx")
+    file, _ = made(source, StageOptions("fp16"))
+    assert file.read_bytes() == source.read_bytes()
+
+
+def test_the_engine_overwrites_nothing_that_it_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fp16, "quantize_fp16", copy)
+    source, listed = tiny.write(tmp_path / "model.onnx"), tmp_path / "list.engine"
+    listed.write_text("0.png")
+    before = source.read_bytes()
+    for output in (source, listed):
+        given = ["--precision", "fp16", "--images", str(listed)]
+        assert main(["build", str(source), *given, "-o", str(output)]) == UsageError.exit_code
+        assert "overwrite" in capsys.readouterr().err
+    assert (source.read_bytes(), listed.read_text()) == (before, "0.png")
 
 
 def test_a_cache_that_others_can_write_is_not_used(cache: Path) -> None:

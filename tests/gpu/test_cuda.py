@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -31,8 +32,19 @@ class TestDevice(DeviceSuite):
     """All of the suite."""
 
 
+def test_streams_do_not_wait_for_the_default_one(device: Device) -> None:
+    flags = ctypes.c_uint()
+    with device.current():
+        stream = device.stream()
+        handle = ctypes.c_void_p(stream.handle)
+        assert ctypes.CDLL("libcuda.so.1").cuStreamGetFlags(handle, ctypes.byref(flags)) == 0
+        stream.free()
+    assert flags.value == 1
+
+
 @pytest.mark.needs("gpu", "cuda-core")
 def test_core_puts_the_callers_context_back() -> None:
+    """None, in a new thread, and then the primary one, which is shared and not made again."""
     from cuda.bindings import driver
 
     def current() -> int:
@@ -40,19 +52,22 @@ def test_core_puts_the_callers_context_back() -> None:
         assert error == driver.CUresult.CUDA_SUCCESS
         return int(context)
 
-    before = current()
-    device = choose("core")
-    assert current() == before
-    with device.current():
-        inside = current()
-        assert inside not in (0, before)
-    assert current() == before
-    (error,) = driver.cuCtxPushCurrent(driver.CUcontext(inside))
-    assert error == driver.CUresult.CUDA_SUCCESS
-    with device.current():
-        assert current() == inside, "the primary context is shared, not made again"
-    assert current() == inside
-    driver.cuCtxPopCurrent()
+    def work() -> None:
+        device = choose("core")
+        assert current() == 0
+        with device.current():
+            inside = current()
+            assert inside == primary()
+        assert current() == 0
+        (error,) = driver.cuCtxPushCurrent(driver.CUcontext(inside))
+        assert error == driver.CUresult.CUDA_SUCCESS
+        with device.current():
+            assert current() == inside
+        assert current() == inside
+        driver.cuCtxPopCurrent()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
 
 
 @pytest.mark.needs("gpu", "pycuda")

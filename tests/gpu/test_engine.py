@@ -33,11 +33,11 @@ from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery import operate
 from trt_blendmask.synthetic import render_scene
 
-BOX_PIXELS, SCORE, MASK = 1e-2, 1e-5, 1e-4
+BOUNDS = {"boxes": 1e-2, "scores": 1e-5, "masks": 1e-4}
 FRAMES = 200
 FLAVORS = [
-    pytest.param("rtx", marks=pytest.mark.needs("gpu", "tensorrt_rtx")),
-    pytest.param("tensorrt", marks=pytest.mark.needs("gpu", "tensorrt")),
+    pytest.param("rtx", marks=pytest.mark.needs("gpu", "cuda-core", "tensorrt_rtx")),
+    pytest.param("tensorrt", marks=pytest.mark.needs("gpu", "cuda-core", "tensorrt")),
 ]
 
 
@@ -63,11 +63,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module", params=FLAVORS)
 def engine(request: pytest.FixtureRequest, model: Path) -> Path:
-    path = model.with_suffix(f".{request.param}.engine")
+    path, device = model.with_suffix(f".{request.param}.engine"), choose()
     try:
         build(model, path, BuildOptions(flavor=request.param))
-        open_session(path).close()
-    except TrtBlendMaskError as error:
+        with device.current():
+            open_engine(path).close()
+    except TrtBlendMaskError as error:  # what is wrong from here on is ours, and fails
         report(f"{request.param} refused {model.stem}", str(error))
         pytest.skip(f"{request.param} refuses this device: {error}")
     return path
@@ -99,19 +100,32 @@ def same(got: dict[str, Any], wanted: dict[str, Any]) -> None:
         np.testing.assert_array_equal(got[name], value)
 
 
-def test_equals_onnxruntime(session: TensorRtSession, model: Path) -> None:
-    """The same set, best first, within the bounds of float32."""
-    reference = OnnxRuntimeSession(model)
-    found = 0
+def test_equals_onnxruntime(session: TensorRtSession, engine: Path, model: Path) -> None:
+    """The same detections within the bounds of float32. Scores that are all but equal may change places, and one
+    detection in a hundred may come to lie on the other side of a threshold.
+    """
+    reference, found, missed = OnnxRuntimeSession(model), 0, 0
+    worst = dict.fromkeys(BOUNDS, 0.0)
     for images in pictures(spec_of(session)):
         wanted, got = reference.run(images), session.run(images)
         n = int(wanted["count"][0])
-        found += n
-        assert int(got["count"][0]) == n
-        np.testing.assert_array_equal(got["classes"][0, :n], wanted["classes"][0, :n])
-        for name, bound in (("boxes", BOX_PIXELS), ("scores", SCORE), ("masks", MASK)):
-            assert np.abs(got[name][0, :n] - wanted[name][0, :n]).max(initial=0) <= bound, name
+        missed += abs(int(got["count"][0]) - n)
+        for i in range(n):
+            apart = nearest(got, wanted, i)
+            found, missed = found + 1, missed + any(apart[name] > bound for name, bound in BOUNDS.items())
+            worst = {name: max(worst[name], apart[name]) for name in worst}
+    report(f"{engine.stem} through {session._device.library}, against ONNX Runtime", {"missed": missed, **worst})
     assert found > 0
+    assert missed <= 0.01 * found
+
+
+def nearest(got: dict[str, Any], wanted: dict[str, Any], i: int) -> dict[str, float]:
+    """How far the detection of the same class with the nearest box is from the `i`-th that is wanted."""
+    same_class = np.flatnonzero(got["classes"][0, : int(got["count"][0])] == wanted["classes"][0, i])
+    if not len(same_class):
+        return dict.fromkeys(BOUNDS, float("inf"))
+    j = same_class[np.abs(got["boxes"][0, same_class] - wanted["boxes"][0, i]).max(1).argmin()]
+    return {name: float(np.abs(got[name][0, j] - wanted[name][0, i]).max()) for name in BOUNDS}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -119,18 +133,23 @@ def test_replay_equals_plain_enqueue(engine: Path, library: str) -> None:
     device = choose(library)
     with device.current():
         opened = open_engine(engine)
+    images, expected = pictures(opened.info.spec, 3), []
     for mode in [Mode()] + [Mode(mapped=True)] * device.integrated + [Mode(own_graphs=True)] * ("rtx" in engine.name):
         lane = Lane(opened, device, mode)
-        graph = lane._graph
-        for images in pictures(opened.info.spec, 3):
-            lane.images[...] = images
-            lane._graph = None
-            plain = copied(lane.run())
-            lane._graph = graph
-            same(lane.run(), plain)
+        assert lane.captured or mode.own_graphs
+        graph, lane._graph = lane._graph, None
+        expected = expected or [copied(run(lane, picture)) for picture in images]
+        lane._graph = graph
+        for picture, plain in zip(images * 2, expected * 2, strict=True):
+            same(run(lane, picture), plain)
         lane.close()
     with device.current():
         opened.close()
+
+
+def run(lane: Lane, picture: Any) -> dict[str, Any]:
+    lane.images[...] = picture
+    return lane.run()
 
 
 def test_nothing_is_allocated(session: TensorRtSession) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from trt_blendmask.structures import TensorSpec
@@ -48,8 +47,3 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the network; closing twice is harmless."""
-
-
-def zeros_of(spec: TensorSpec) -> Array:
-    """Zeros of the shape and dtype of `spec`."""
-    return np.zeros(spec.shape, np.dtype(spec.dtype))

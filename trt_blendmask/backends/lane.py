@@ -23,11 +23,13 @@ import numpy as np
 
 from trt_blendmask.backends import Array
 from trt_blendmask.cuda import Buffer, Device, Graph, PinnedBuffer, Stream
+from trt_blendmask.engines.engine import DTYPES
 from trt_blendmask.errors import DataError, SourceUnavailableError, TrtBlendMaskError
 from trt_blendmask.structures import TensorSpec
 
 FIRST_SLOTS = 32
 ALONE = threading.RLock()  # to wait for the whole device in one thread spoils what another one captures
+_HINT = "Build the engine of a model of ours: trt-blendmask build MODEL.onnx -o F.engine"
 _ALIGNMENT = 256  # of the addresses that TensorRT takes
 
 
@@ -137,6 +139,7 @@ class Lane:
         self._device, self.mode = device, mode
         self._block = Block.of(engine.outputs)
         self._device_graph: Graph | None = None
+        self._refusal = ""
         self._things = ExitStack()
         with ALONE, device.current():
             self._stream = self._kept(device.stream())
@@ -173,7 +176,7 @@ class Lane:
             return self._finish()
 
     def __str__(self) -> str:
-        return str(self.mode) if self.captured or self.mode.own_graphs else f"{self.mode.memory}, not captured"
+        return f"{self.mode.memory}, not captured ({self._refusal})" if self._refusal else str(self.mode)
 
     def times(self) -> FrameTimes:
         """How long the parts of a frame take; the events cost some microseconds, so not for each frame."""
@@ -228,7 +231,8 @@ class Lane:
         try:
             with self._device.current():
                 return self._kept(self._device.capture(self._stream, work))
-        except TrtBlendMaskError:  # some layers cannot be captured; what is wrong with the frame itself showed before
+        except TrtBlendMaskError as error:  # of some layers; what is wrong with the frame itself showed before
+            self._refusal = str(error)
             return None
 
     def _launch(self, graph: Graph | None, work: Callable[[], None]) -> None:
@@ -276,17 +280,19 @@ def _free(device: Device, stream: Stream, things: ExitStack) -> None:
         things.close()
 
 
-def check_static(path: object, specs: tuple[TensorSpec, ...]) -> None:
-    """Refuse an engine whose shapes are not all fixed.
+def check_ends(engine: Any) -> None:
+    """Refuse an engine that a lane has no memory for: with shapes that are not fixed, or types that NumPy lacks.
 
     Raises:
-        DataError: one is not.
+        DataError: it is one.
     """
-    for spec in specs:
-        if min(spec.shape, default=1) < 1:
+    if not (engine.inputs and engine.outputs):
+        raise DataError(f"Expected an engine with inputs and outputs, but '{engine.path}' lacks them. {_HINT}")
+    for spec in (*engine.inputs, *engine.outputs):
+        if min(spec.shape, default=1) < 1 or spec.dtype not in DTYPES.values():
             raise DataError(
-                f"Expected fixed shapes in '{path}', but '{spec.name}' is {list(spec.shape)}. Build it for one shape: "
-                "trt-blendmask build MODEL.onnx -o F.engine"
+                f"Expected fixed shapes and types of NumPy in '{engine.path}', but '{spec.name}' is {spec.dtype} "
+                f"{list(spec.shape)}. {_HINT}"
             )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trt_blendmask.backends import Array, zeros_of
+from trt_blendmask.backends import Array
 from trt_blendmask.errors import DataError, first_line
 from trt_blendmask.files import existing_file
 from trt_blendmask.structures import METADATA_KEY, TensorSpec
@@ -65,7 +65,7 @@ class OnnxRuntimeSession:
         self.how = f"ONNX Runtime {onnxruntime.__version__} on the CPU ({cores} core{'s' if cores > 1 else ''})"
 
     def input_buffer(self) -> Array:
-        return zeros_of(self.inputs[0])
+        return np.zeros(self.inputs[0].shape, np.dtype(self.inputs[0].dtype))
 
     def run(self, images: Array) -> dict[str, Array]:
         """Feed the first input; return the outputs by name.

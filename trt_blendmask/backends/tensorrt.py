@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trt_blendmask.backends import Array
-from trt_blendmask.backends.lane import ALONE, FrameTimes, Lane, Mode, check_static
+from trt_blendmask.backends.lane import ALONE, FrameTimes, Lane, Mode, check_ends
 from trt_blendmask.cuda import Device, choose
 from trt_blendmask.engines.device import find_device
 from trt_blendmask.engines.engine import OpenedEngine, open_engine
@@ -77,10 +77,10 @@ class TensorRtSession:
             engine: closed with this session, unless it is a twin.
 
         Raises:
-            DataError: shapes that are not fixed.
+            DataError: inputs or outputs that are not of a deployable model.
             SourceUnavailableError: the memory of the GPU is full, or it cannot run the engine.
         """
-        check_static(engine.path, (*engine.inputs, *engine.outputs))
+        check_ends(engine)
         self.path, self.inputs, self.outputs = engine.path, engine.inputs, engine.outputs
         self._engine, self._device, self._original = engine, device, original
         spec = engine.info.spec if engine.info else spec_of_ends(engine.inputs, engine.outputs)

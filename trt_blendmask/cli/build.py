@@ -112,11 +112,11 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
         config=config_options.read(args, console),
         input_hw=args.input_size,
     )
-    model = make_deployable(args.model, stages, console.say, console.shows_progress, lambda: prepare(options))
-    quantized = args.precision and model != args.model
-    output = args.output or args.model.with_suffix(f".{args.precision}.engine" if quantized else ".engine")
+    wanted = f".{args.precision}" if args.precision else ""
+    output = args.output or args.model.with_suffix(("" if args.model.stem.endswith(wanted) else wanted) + ".engine")
     given = [args.model, *(Path(each) for each in (args.config, args.images, args.held_out) if each)]
     check_outputs([output, passport_path(output)], given)
+    model = make_deployable(args.model, stages, console.say, console.shows_progress, lambda: prepare(options))
     with BuildBar(console) as bar:
         info = build(model, output, options, bar.update)
     memory = f" with {bar.peak_mib} MiB" if bar.peak_mib else ""  # not of one that another process has just built

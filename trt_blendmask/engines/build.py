@@ -125,6 +125,8 @@ def _configured(flavor: Flavor, builder: Any, network: Any, job: Job) -> Any:
     trt, options = flavor.module, job.options
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is float32: who wants speed takes FP16, and knows it
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # of TensorRT-RTX: nothing is allocated in an enqueue, so
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # that it can be captured, or the build says why not
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that 'inspect' and 'profile' see the layers
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)

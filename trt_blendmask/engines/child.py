@@ -172,7 +172,12 @@ def main() -> None:
     except errors.TrtBlendMaskError as error:
         tell(error={"kind": type(error).__name__, "text": str(error)})
     except OSError as error:  # of the plan
-        tell(error={"kind": "OutputError", "text": f"Cannot write the engine: {error.strerror or error}."})
+        tell(
+            error={
+                "kind": "OutputError",
+                "text": f"Cannot write the engine: {error.strerror or error}. Name another place.",
+            }
+        )
     # TensorRT's own end is skipped: without a GPU it may crash there, with all work done.
     os._exit(0)
 

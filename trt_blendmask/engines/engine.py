@@ -93,8 +93,10 @@ class OpenedEngine:
         return int(getattr(engine, "device_memory_size_v2", 0) or getattr(engine, "device_memory_size", 0))
 
     def reason(self) -> str:
-        """What TensorRT last complained of, as ": words" to put behind a sentence, or ""."""
-        return str(self._log.reason())
+        """What TensorRT complained of since this was last asked, as ": words" to put behind a sentence, or ""."""
+        words = str(self._log.reason())
+        self._log.errors.clear()
+        return words
 
     def close(self) -> None:
         """Free the engine; closing twice is harmless."""

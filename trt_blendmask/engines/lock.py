@@ -43,15 +43,16 @@ def hold(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock on a folder, or on a temporary file of ours (for `sweep`), itself; a file system may have none."""
-    descriptor = os.open(
-        path, os.O_CLOEXEC | (os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    )  # NFS locks what is written
+    descriptor = -1
+    with suppress(OSError):
+        access = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS locks only what is open for writing
+        descriptor = os.open(path, access | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def sweep(*targets: Path) -> None:
