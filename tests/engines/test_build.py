@@ -199,7 +199,7 @@ def test_no_gpu_no_full_tensorrt(calls: Calls, model: Path, monkeypatch: pytest.
 def test_too_old(calls: Calls, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_TENSORRT_VERSION", "8.6.2.3")
     with pytest.raises(SourceUnavailableError, match=r"TensorRT 10 or newer, got 8\.6\.2\.3.*JetPack 6\.1"):
-        build(model)
+        build(model, options=BuildOptions(flavor="tensorrt"))  # "auto" would take TensorRT-RTX where it is installed
     assert calls() == []
 
 
