@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import stat
 import tempfile
@@ -42,6 +43,19 @@ def existing_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
     if status.st_size == 0:
         raise DataError(f"{expected} the file is empty (0 bytes). {hint}")
     return file
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file of any size.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def check_outputs(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]) -> None:

@@ -25,6 +25,7 @@ I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 
 METADATA_KEY = "trt_blendmask"  # of the ONNX metadata_props
+TABLE_MARK = "calibration_table_sha256="  # in an INT8 file's doc_string, before the hash of its table
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from trt_blendmask.engines.options import BuildOptions
 from trt_blendmask.engines.parity import measure
 from trt_blendmask.engines.passport import passport_path, read_passport
 from trt_blendmask.engines.progress import BuildTimes, Progress
-from trt_blendmask.engines.source import TABLE_MARK
 from trt_blendmask.errors import (
     DataError,
     SourceUnavailableError,
     TrtBlendMaskError,
     UsageError,
 )
+from trt_blendmask.structures import TABLE_MARK
 
 Calls = Callable[[], list[str]]
 

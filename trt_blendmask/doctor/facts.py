@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from trt_blendmask.engines.flavor import TITLES
+
 
 @dataclass(frozen=True)
 class System:
@@ -88,7 +90,7 @@ class TensorRt:
 
     @property
     def title(self) -> str:
-        return "TensorRT-RTX" if self.flavor == "rtx" else "TensorRT"
+        return TITLES[self.flavor]
 
 
 @dataclass(frozen=True)

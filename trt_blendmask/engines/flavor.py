@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from trt_blendmask.errors import SourceUnavailableError, first_line
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 OLDEST = 10
-_TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 _GET_RTX = "pip install 'trt-blendmask[rtx]'"
 _GET = {
     "tensorrt": "pip install 'trt-blendmask[tensorrt]' (on a Jetson it comes with JetPack: sudo apt install "
@@ -48,7 +47,7 @@ class Flavor:
 
 def title_of(name: str, version: str) -> str:
     """What a flavor is called by its makers, "TensorRT-RTX 1.7.1.116"."""
-    return f"{_TITLES[name]} {version}"
+    return f"{TITLES[name]} {version}"
 
 
 def find(name: str = "auto") -> Flavor:
@@ -77,17 +76,8 @@ def find(name: str = "auto") -> Flavor:
             raise (second if isinstance(first.__cause__, ModuleNotFoundError) else first) from second
 
 
-def available() -> tuple[Flavor, ...]:
-    """Those that can be used here; `find` by name says what is wrong with the others."""
-    found = []
-    for name in MODULES:
-        with suppress(SourceUnavailableError):
-            found.append(_load(name))
-    return tuple(found)
-
-
 def _load(name: str) -> Flavor:
-    title = _TITLES[name]
+    title = TITLES[name]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -114,6 +104,6 @@ def _load(name: str) -> Flavor:
 
 def _broken(name: str, error: Exception) -> SourceUnavailableError:
     return SourceUnavailableError(
-        f"Expected {_TITLES[name]}, but the Python package {MODULES[name]} cannot be loaded ({first_line(error)}): "
+        f"Expected {TITLES[name]}, but the Python package {MODULES[name]} cannot be loaded ({first_line(error)}): "
         f"{_GET[name]}."
     )

@@ -21,13 +21,13 @@ from trt_blendmask.engines.device import Device, find_device
 from trt_blendmask.engines.flavor import Flavor, find
 from trt_blendmask.engines.lock import hold, locked, sweep
 from trt_blendmask.engines.options import BuildOptions
-from trt_blendmask.engines.passport import amend, as_recorded, file_sha256, matching_passport, passport_path, publish
+from trt_blendmask.engines.passport import amend, as_recorded, matching_passport, passport_path, publish
 from trt_blendmask.engines.plugin import Plugin, find_plugin
 from trt_blendmask.engines.progress import BuildTimes, Progress
 from trt_blendmask.engines.source import Source, read_source
 from trt_blendmask.engines.tail_check import tail_alone
 from trt_blendmask.errors import TrtBlendMaskError, UsageError
-from trt_blendmask.files import check_outputs, temporary_beside
+from trt_blendmask.files import check_outputs, file_sha256, temporary_beside
 from trt_blendmask.structures import EngineInfo
 
 Listener = Callable[[Progress], None]

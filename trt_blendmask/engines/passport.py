@@ -20,7 +20,7 @@ from pathlib import Path
 from trt_blendmask.engines.lock import locked
 from trt_blendmask.engines.options import BuildOptions
 from trt_blendmask.errors import DataError, InputMissingError, NotTrustedError, TrtBlendMaskError
-from trt_blendmask.files import existing_file, put_in_place, temporary_beside
+from trt_blendmask.files import existing_file, file_sha256, put_in_place, temporary_beside
 from trt_blendmask.structures import EngineInfo
 
 OWNER_WRITES = 0o644  # less the umask: who can write an engine runs code as who loads it
@@ -158,19 +158,6 @@ def check_private(path: Path, status: os.stat_result | None = None) -> None:
             f"Expected that only you can write '{path}', but {who} can, and an engine runs code as who loads it. If "
             f"nobody has: chmod go-w {typed}"
         )
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file of any size.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def as_recorded(onnx: Path, engine: Path) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_blendmask.engines.passport import check_private, file_sha256
+from trt_blendmask.engines.passport import check_private
 from trt_blendmask.errors import DataError, InputMissingError
+from trt_blendmask.files import file_sha256
 
 NAME, VERSION, NAMESPACE = "RoiAlignBlend", "1", "trt_blendmask"
 VARIABLE = "TRT_BLENDMASK_PLUGIN"

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from trt_blendmask.engines.options import BuildOptions
 from trt_blendmask.engines.passport import (
-    file_sha256,
     matching_passport,
     passport_path,
     read_passport,
     recorded_onnx,
 )
 from trt_blendmask.errors import DataError, InputMissingError
-from trt_blendmask.files import existing_file
+from trt_blendmask.files import existing_file, file_sha256
 from trt_blendmask.structures import EngineInfo
 
 

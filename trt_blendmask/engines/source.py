@@ -13,10 +13,9 @@ import onnx
 from trt_blendmask.errors import DataError, InputMissingError
 from trt_blendmask.files import existing_file
 from trt_blendmask.onnx_bounds import PLUGIN_DOMAIN, check_parts, nodes_of
-from trt_blendmask.structures import METADATA_KEY, ModelSpec
+from trt_blendmask.structures import METADATA_KEY, TABLE_MARK, ModelSpec
 from trt_blendmask.surgery.reading.merge_weights import without_weights
 
-TABLE_MARK = "calibration_table_sha256="  # in the ONNX's doc_string: what quantize leaves there
 _HINT = "Give the model.onnx that 'trt-blendmask surgery raw.onnx -o model.onnx' writes."
 _ENDS = {"count", "boxes", "scores", "classes", "masks"}
 _TAILS = {"RoiAlignBlend": "plugin", "RoiAlignBlendAot": "aot"}

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trt_blendmask.cache import cache_folder, code_sha256
-from trt_blendmask.engines.passport import check_private, file_sha256
+from trt_blendmask.engines.passport import check_private
 from trt_blendmask.errors import UsageError
 from trt_blendmask.export.sniff import ONNX, describe
-from trt_blendmask.files import atomic_output, cannot_write, existing_file, short_stem
+from trt_blendmask.files import atomic_output, cannot_write, existing_file, file_sha256, short_stem
 from trt_blendmask.structures import ModelSpec
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import math
 import shlex
 from pathlib import Path
 
-from trt_blendmask.engines.passport import file_sha256
 from trt_blendmask.export.advice import HEAD, advise
 from trt_blendmask.export.pth import is_legacy
 from trt_blendmask.export.reader import ZIP_START, Checkpoint, read_checkpoint
 from trt_blendmask.export.storage import ITEM_BYTES
+from trt_blendmask.files import file_sha256
 from trt_blendmask.inspect.findings import Findings, WeightRow
 from trt_blendmask.surgery.macs import PARTS, part_of
 

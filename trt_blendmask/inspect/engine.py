@@ -10,7 +10,6 @@ from typing import Any
 
 from trt_blendmask.engines.passport import (
     check_private,
-    file_sha256,
     passport_path,
     read_passport,
     recorded_onnx,
@@ -18,6 +17,7 @@ from trt_blendmask.engines.passport import (
 )
 from trt_blendmask.errors import DataError, NotTrustedError, TrtBlendMaskError
 from trt_blendmask.export.sniff import ENGINES
+from trt_blendmask.files import file_sha256
 from trt_blendmask.inspect.findings import Findings
 from trt_blendmask.layout import amount
 from trt_blendmask.structures import EngineInfo

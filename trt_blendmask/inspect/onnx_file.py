@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 
-from trt_blendmask.engines.passport import file_sha256
 from trt_blendmask.errors import DataError
+from trt_blendmask.files import file_sha256
 from trt_blendmask.inspect.findings import Findings, WeightRow
 from trt_blendmask.layout import amount, printable
 from trt_blendmask.onnx_bounds import MAX_RANK, check_parts

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trt_blendmask.calibrate.store import histograms_beside
-from trt_blendmask.engines.passport import file_sha256
 from trt_blendmask.errors import DataError
+from trt_blendmask.files import file_sha256
 from trt_blendmask.inspect.engine import inspect_passport
 from trt_blendmask.inspect.findings import Findings
 from trt_blendmask.structures import CalibrationTable

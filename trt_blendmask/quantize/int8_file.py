@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import onnx
 from trt_blendmask.calibrate import graph_sha256, histograms_beside, read_histograms, read_table
 from trt_blendmask.calibrate.pictures import choose, open_pictures
 from trt_blendmask.errors import DataError, UsageError
-from trt_blendmask.files import atomic_output, check_outputs
+from trt_blendmask.files import atomic_output, check_outputs, file_sha256
 from trt_blendmask.quantize.bias_correction import PICTURES as MEANS
 from trt_blendmask.quantize.files import Deployable, read_deployable, write_quantized
 from trt_blendmask.quantize.fp16 import Typing, observe, type_half
@@ -24,7 +23,7 @@ from trt_blendmask.quantize.onnxruntime_form import to_onnxruntime
 from trt_blendmask.quantize.report import QuantisationReport, describe, tensor_rows, write_report
 from trt_blendmask.quantize.sensitivity import Sensitivity, group_blocks, measure, runs, write_sensitivity
 from trt_blendmask.runtime.progress import ProgressLine, StageClock
-from trt_blendmask.structures import U8, ModelSpec
+from trt_blendmask.structures import TABLE_MARK, U8, ModelSpec
 from trt_blendmask.surgery.macs import macs_by_node
 
 _NOT_CORRECTED = "biases were not corrected: pass --images, pictures of the calibration, to make up for rounding's mean"
@@ -123,7 +122,7 @@ def quantize_int8_file(model: Path, table: Path, output: Path, options: Int8Opti
         to_onnxruntime(quantised)
     else:
         typing = type_half(quantised, _overflows(prepared, calibration.ranges, source.spec, given))
-    quantised.doc_string = f"calibration_table_sha256={hashlib.sha256(table.read_bytes()).hexdigest()}"  # for 'build'
+    quantised.doc_string = f"{TABLE_MARK}{file_sha256(table)}"  # for 'build'
     histograms = histograms_beside(table)
     counts = read_histograms(histograms) if histograms.is_file() else {}
     made_of = describe(quantised, tensor_rows(prepared, keep_float, counts))

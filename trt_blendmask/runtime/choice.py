@@ -12,8 +12,9 @@ from trt_blendmask.backends import Session
 from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession
 from trt_blendmask.engines.checks import no_device, read_plan
 from trt_blendmask.engines.device import find_device
-from trt_blendmask.engines.passport import file_sha256, recorded_onnx
+from trt_blendmask.engines.passport import recorded_onnx
 from trt_blendmask.errors import UsageError
+from trt_blendmask.files import file_sha256
 
 DEVICES = ("auto", "cpu", "gpu")
 _SUFFIXES = (".engine", ".plan", ".trt")

@@ -8,10 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 from trt_blendmask.errors import DataError, NotTrustedError, SourceUnavailableError, UsageError
 from trt_blendmask.export.reader import read_checkpoint
-from trt_blendmask.files import cannot_write, existing_file
+from trt_blendmask.files import cannot_write, existing_file, file_sha256
 from trt_blendmask.zoo.download import CHUNK, Progress, download, plain, shown
 from trt_blendmask.zoo.models import WEIGHTS, PublishedModel, find_model
-from trt_blendmask.zoo.record import Record, check_record, read_record, record_path, sha256, write_record
+from trt_blendmask.zoo.record import Record, check_record, read_record, record_path, write_record
 
 SUFFIXES = (".pth", ".safetensors")
 
@@ -64,7 +64,7 @@ def pull(name: str, output: Path | None, mirror: str | None, progress: Progress 
     except OSError as error:
         raise cannot_write(file, error) from error
     source = shown(place) if isinstance(place, str) else str(place)
-    found = Record(model.name, source, part.stat().st_size, sha256(part))
+    found = Record(model.name, source, part.stat().st_size, file_sha256(part))
     try:
         _check(part, found, stated, first, file)
     except (DataError, NotTrustedError):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from trt_blendmask.errors import DataError
-from trt_blendmask.files import atomic_output
+from trt_blendmask.files import atomic_output, file_sha256
 
-CHUNK = 1 << 20
 MAX_BYTES = 1 << 16
 
 
@@ -59,17 +56,6 @@ def write_record(file: Path, record: Record) -> None:
         temporary.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
 
 
-def sha256(file: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """The hexadecimal SHA-256 of a file; `progress` gets the bytes read so far."""
-    digest, done = hashlib.sha256(), 0
-    with file.open("rb") as stream:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-            done += len(block)
-            progress(done)
-    return digest.hexdigest()
-
-
 def check_record(file: Path) -> None:
     """Compare a file with the record beside it, if there is one.
 
@@ -77,7 +63,7 @@ def check_record(file: Path) -> None:
         DataError: it is not what was fetched.
     """
     record = read_record(file) if file.is_file() else None
-    if record is not None and (file.stat().st_size != record.bytes or sha256(file) != record.sha256):
+    if record is not None and (file.stat().st_size != record.bytes or file_sha256(file) != record.sha256):
         raise DataError(
             f"'{file}' is not the file that was fetched from {record.source} ('{record_path(file)}' has another size "
             "or SHA-256). Delete both and fetch it again, or delete the record if you changed the file."
