@@ -25,7 +25,7 @@ from trt_blendmask.errors import (
 )
 from trt_blendmask.runtime.pipeline import RunReport
 
-VERBS = ("export", "surgery", "calibrate", "predict", "run", "inspect", "doctor", "demo", "zoo")
+VERBS = ("export", "surgery", "calibrate", "predict", "run", "compare", "eval", "inspect", "doctor", "demo", "zoo")
 HEAVY = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "cv2", "av", "yaml", "rich", "torch", "tensorrt")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from trt_blendmask.coco import encode_rle, to_coco
+from trt_blendmask.coco import compress_counts, decompress_counts, encode_rle, run_lengths, to_coco
 from trt_blendmask.paste import Patch, paste_full
 from trt_blendmask.structures import Detections
 
@@ -84,3 +84,18 @@ def test_supervision() -> None:
     np.testing.assert_array_equal(theirs.xyxy, found.xyxy)
     assert theirs.class_id.tolist() == [0, 1, 1, 5]
     assert theirs["class_name"].tolist() == ["nut", "bolt", "bolt", "class 5"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_run_lengths_come_back(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((37, 53)) < (0.5, 0.02, 0.98, 0.0)[seed]
+    runs = run_lengths(Patch(0, 0, mask), (53, 37))
+    assert decompress_counts(compress_counts(runs)) == runs.tolist()
+    counts = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert sum(decompress_counts(counts)) == 37 * 53
+
+
+@pytest.mark.parametrize("text", ["o", "\x01", "~~~~", "é"])
+def test_other_texts_are_no_run_lengths(text: str) -> None:
+    with pytest.raises(ValueError):
+        decompress_counts(text)

@@ -90,6 +90,29 @@ def compress_counts(counts: npt.NDArray[np.int64]) -> str:
     return characters[characters > 0].tobytes().decode("ascii")
 
 
+def decompress_counts(text: str) -> list[int]:
+    """The runs that `compress_counts` wrote.
+
+    Raises:
+        ValueError: no such text, or cut short.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii"):
+        bits = code - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError(f"not run lengths: {text:.40}")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            signed = value - (1 << shift) if bits & 0x10 else value
+            counts.append(signed + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError(f"run lengths that are cut short: {text:.40}")
+    return counts
+
+
 def to_supervision(detections: Detections) -> supervision.Detections:
     """`supervision.Detections` with dense full-frame masks (exact paste) and the names in `data["class_name"]`.
 

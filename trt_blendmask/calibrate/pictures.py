@@ -105,7 +105,7 @@ class _Files:
         if not files:
             raise InputMissingError(
                 f"Expected pictures in '{text}', but there are none ({', '.join(SUFFIXES)}). Name a folder that has "
-                f"at least {MIN_PICTURES}, a list of paths or a video."
+                "some, a list of paths or a video."
             )
         self._files = files
         self.total: int | None = len(files)

@@ -10,13 +10,27 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from trt_blendmask.cli import build, calibrate, demo, doctor, export, inspect, predict, quantize, run, surgery, zoo
+from trt_blendmask.cli import (
+    build,
+    calibrate,
+    compare,
+    demo,
+    doctor,
+    eval,
+    export,
+    inspect,
+    predict,
+    quantize,
+    run,
+    surgery,
+    zoo,
+)
 from trt_blendmask.cli.parser import empty_parser
 from trt_blendmask.console import Console, hold_standard_files, only_our_words
 from trt_blendmask.errors import OutputError, TrtBlendMaskError
 
 # In the order of the pipeline.
-VERBS = (export, surgery, calibrate, quantize, build, predict, run, inspect, doctor, demo, zoo)
+VERBS = (export, surgery, calibrate, quantize, build, predict, run, compare, eval, inspect, doctor, demo, zoo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

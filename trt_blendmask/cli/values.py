@@ -89,3 +89,33 @@ def batches(text: str) -> tuple[int, int, int]:
 
 def capabilities(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
+
+
+def bounds(text: str) -> dict[str, float]:
+    """Least values by name."""
+    names = ("f1", "box_iou", "mask_iou", "boundary_f")
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if name.strip() not in names or not 0 <= value <= 1:
+            expected = f"{', '.join(names)} with a number from 0 to 1, as f1=0.97,mask_iou=0.97"
+            raise argparse.ArgumentTypeError(f"expected {expected}, got '{text}'")
+        found[name.strip()] = value
+    return found
+
+
+def short_and_long(text: str) -> tuple[int, int]:
+    """Pixels of the short side, and at most of the long one."""
+    try:
+        short, long = (positive(part) for part in text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        short, long = 1, 0
+    if short > long:
+        raise argparse.ArgumentTypeError(
+            f"expected two sizes in pixels, the short side first, as 800,1333, got '{text}'"
+        )
+    return short, long

@@ -71,8 +71,12 @@ def compare_detections(
     """
     if len(reference) != len(other) or not reference:
         raise UsageError(f"Expected as many pictures from both models, got {len(reference)} and {len(other)}.")
-    pictures = [_compare_one(a.above(score), b.above(score)) for a, b in zip(reference, other, strict=True)]
-    qualities = [_quality(picture) for picture in pictures]
+    return summarise([compare_one(a.above(score), b.above(score)) for a, b in zip(reference, other, strict=True)])
+
+
+def summarise(pictures: Sequence[PictureAgreement]) -> Agreement:
+    """The agreement over one or more pictures."""
+    qualities = [picture.quality for picture in pictures]
     pairs = np.concatenate([picture.pairs for picture in pictures])
     counts = sum(picture.reference_count for picture in pictures), sum(picture.other_count for picture in pictures)
     both = len(pairs)
@@ -94,39 +98,49 @@ def smooth_quality(reference: Sequence[Detections], other: Sequence[Detections])
         weights = [np.clip((x.scores.astype(np.float64) - SCORE + FADE) / (2 * FADE), 0, 1) for x in (a, b)]
         whole += float(weights[0].sum() + weights[1].sum())
         ours, theirs = paste(a), paste(b)
-        for i, j in _greedy(_class_ious(a, b)):
+        for i, j in greedy(class_ious(a, b)):
             shared += (weights[0][i] + weights[1][j]) * mask_iou(ours[i], theirs[j])
     return shared / whole if whole else 1.0
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """`pairs` float64 [matched, 4]: box IoU, mask IoU, score difference, pixels of the reference's mask."""
+class PictureAgreement:
+    """How far two models agree on one picture.
 
+    Attributes:
+        matches: which of the one goes with which of the other, by their places; the best box IoU first.
+        pairs: float64 [matched, 4]: box IoU, mask IoU, score difference, pixels of the reference's mask.
+        reference_count, other_count: objects found by the one and by the other.
+    """
+
+    matches: tuple[tuple[int, int], ...]
     pairs: npt.NDArray[np.float64]
     reference_count: int
     other_count: int
 
+    @property
+    def quality(self) -> float:
+        """As `Agreement.quality`."""
+        found = self.reference_count + self.other_count
+        return float(2 * self.pairs[:, 1].sum() / found) if found else 1.0
 
-def _quality(picture: _Picture) -> float:
-    found = picture.reference_count + picture.other_count
-    return float(2 * picture.pairs[:, 1].sum() / found) if found else 1.0
 
-
-def _compare_one(reference: Detections, other: Detections) -> _Picture:
-    ious = _class_ious(reference, other)
-    matches = _greedy(ious)
+def compare_one(reference: Detections, other: Detections) -> PictureAgreement:
+    """Agreement on one picture of all that was found."""
+    ious = class_ious(reference, other)
+    matches = greedy(ious)
     ours, theirs = paste(reference), paste(other)
     pairs = [
         (
             ious[i, j],
             mask_iou(ours[i], theirs[j]),
             abs(float(reference.scores[i]) - float(other.scores[j])),
-            _area(ours[i]),
+            area_of(ours[i]),
         )
         for i, j in matches
     ]
-    return _Picture(np.array(pairs, dtype=np.float64).reshape(-1, 4), len(reference), len(other))
+    rows = np.array(pairs, dtype=np.float64).reshape(-1, 4)
+    return PictureAgreement(tuple(matches), rows, len(reference), len(other))
 
 
 def _by_size(pairs: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -140,7 +154,7 @@ def _by_size(pairs: npt.NDArray[np.float64]) -> dict[str, float]:
     return found
 
 
-def _greedy(ious: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+def greedy(ious: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
     """Pairs of row and column, the greatest value first, each row and column once; values below `IOU` never."""
     rows, columns = np.nonzero(ious >= IOU)
     order = np.argsort(-ious[rows, columns], kind="stable")
@@ -155,12 +169,20 @@ def _greedy(ious: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _class_ious(one: Detections, other: Detections) -> npt.NDArray[np.float64]:
+def match_rest(ious: npt.NDArray[np.float64], matches: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pairs as `greedy` of what `matches` has left over: with IoUs of any class, those that change their class."""
+    left = ious.copy()
+    for i, j in matches:
+        left[i, :], left[:, j] = 0, 0
+    return greedy(left)
+
+
+def class_ious(one: Detections, other: Detections) -> npt.NDArray[np.float64]:
     """IoU of every box with every other of the same class, float64 [n, m]; 0 for other classes."""
-    return np.where(one.classes[:, None] == other.classes[None], _box_ious(one.xyxy, other.xyxy), 0)
+    return np.where(one.classes[:, None] == other.classes[None], box_ious(one.xyxy, other.xyxy), 0)
 
 
-def _box_ious(one: F32, other: F32) -> npt.NDArray[np.float64]:
+def box_ious(one: F32, other: F32) -> npt.NDArray[np.float64]:
     """IoU of every box [n, 4] with every box [m, 4], float64 [n, m]; a box without area has 0."""
     a, b = one.astype(np.float64)[:, None], other.astype(np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
@@ -171,11 +193,11 @@ def _box_ious(one: F32, other: F32) -> npt.NDArray[np.float64]:
 
 def mask_iou(one: Patch | None, other: Patch | None) -> float:
     """Of two patches of the same frame; 1 where both are empty."""
-    areas = [_area(patch) for patch in (one, other)]
+    areas = [area_of(patch) for patch in (one, other)]
     if one is None or other is None or not all(areas):
         return float(areas[0] == areas[1])
     x, y = max(one.x, other.x), max(one.y, other.y)
-    x2, y2 = (min(a, b) for a, b in zip(_end(one), _end(other), strict=True))
+    x2, y2 = (min(a, b) for a, b in zip(end_of(one), end_of(other), strict=True))
     if x2 <= x or y2 <= y:
         return 0.0
     crops = [p.mask[y - p.y : y2 - p.y, x - p.x : x2 - p.x] for p in (one, other)]
@@ -183,10 +205,10 @@ def mask_iou(one: Patch | None, other: Patch | None) -> float:
     return shared / (sum(areas) - shared)
 
 
-def _area(patch: Patch | None) -> int:
+def area_of(patch: Patch | None) -> int:
     return 0 if patch is None else int(patch.mask.sum())
 
 
-def _end(patch: Patch) -> tuple[int, int]:
+def end_of(patch: Patch) -> tuple[int, int]:
     rows, columns = patch.mask.shape
     return patch.x + columns, patch.y + rows

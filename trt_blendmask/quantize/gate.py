@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from trt_blendmask.calibrate.pictures import Picture, choose, open_pictures
 from trt_blendmask.errors import DataError
@@ -16,6 +15,7 @@ from trt_blendmask.files import atomic_output
 from trt_blendmask.quantize.agreement import SCORE, Agreement, compare_detections
 from trt_blendmask.runtime.model import Model, load
 from trt_blendmask.runtime.overlay import draw
+from trt_blendmask.runtime.panels import beside
 from trt_blendmask.structures import U8, Detections
 
 LEAST_F1 = 0.97
@@ -29,7 +29,6 @@ BELOW = (
     f"That is below what a file must reach (F1 {LEAST_F1}, mask IoU {LEAST_MASK_IOU}): --sensitivity F.html shows "
     "which blocks harm, --max-drop 0.3 lets the cheapest of them stay FP16."
 )
-_GAP = 4  # pixels between the two pictures
 
 
 @dataclass(frozen=True)
@@ -161,14 +160,8 @@ def side_by_side(image: U8, found: Collection[Detections]) -> U8:
     for title, detections in zip(("float", "quantised"), found, strict=True):
         panel = image.copy()
         draw(panel, detections)
-        size = max(0.45, image.shape[1] / 1000)
-        bar = np.full((round(40 * size), image.shape[1], 3), 32, dtype=np.uint8)
-        text = f"{title}: {len(detections)} objects"
-        at, white = (round(10 * size), round(27 * size)), (255, 255, 255)
-        cv2.putText(bar, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, white, max(1, round(1.6 * size)), cv2.LINE_AA)
-        panels.append(np.concatenate([bar, panel]))
-    gap = np.full((panels[0].shape[0], _GAP, 3), 32, dtype=np.uint8)
-    return np.concatenate([panels[0], gap, panels[1]], axis=1)
+        panels.append((f"{title}: {len(detections)} objects", panel))
+    return beside(panels)
 
 
 def _refusal(verdict: Verdict, output: Path) -> str:

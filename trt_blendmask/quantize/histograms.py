@@ -56,13 +56,13 @@ def histogram_svg(counts: Counts, threshold: float, title: str, note: str) -> st
     ends = [end for end in (-threshold, threshold) if low <= end <= high]
     parts += [f'<path class="cut" d="M{x_of(end):.1f} {_TOP - 4}V{floor}"/>' for end in ends]
     parts.append(f'<path class="axis" d="M{_LEFT} {floor}H{_LEFT + width}"/>')
-    parts += [_text(x_of(v), _H - 7, f"{v:.3g}", anchor) for v, anchor in ((low, "start"), (high, "end"))]
-    parts += [_text(_LEFT - 4, _TOP + 8, f"1e{tall:.0f}", "end"), _text(_LEFT - 4, floor, "1", "end")]
+    parts += [text(x_of(v), _H - 7, f"{v:.3g}", anchor) for v, anchor in ((low, "start"), (high, "end"))]
+    parts += [text(_LEFT - 4, _TOP + 8, f"1e{tall:.0f}", "end"), text(_LEFT - 4, floor, "1", "end")]
     if 0.15 < (at := (min(threshold, high) - low) / (high - low)) < 0.85:
-        parts.append(_text(_LEFT + width * at, _H - 7, f"{threshold:.3g}", "middle"))
+        parts.append(text(_LEFT + width * at, _H - 7, f"{threshold:.3g}", "middle"))
     name = title if len(title) <= _FITS else f"…{title[1 - _FITS :]}"
-    parts += [_text(2, 12, name, "start", "name"), _text(2, 24, note, "start")]
-    return _svg(_W, _H, f"{title}: {note}", parts)
+    parts += [text(2, 12, name, "start", "name"), text(2, 24, note, "start")]
+    return svg(_W, _H, f"{title}: {note}", parts)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def curve_svg(points: Sequence[CurvePoint], x_title: str, y_title: str) -> str:
     """Points, not below 0, joined in their order; both axes begin at 0."""
     width, height, left, top, bottom = 720, 380, 62, 18, 44
     xs, ys = [p.x for p in points], [p.y for p in points]
-    x_ticks, y_ticks = _ticks(max(xs)), _ticks(max(ys))
+    x_ticks, y_ticks = ticks(max(xs)), ticks(max(ys))
 
     def place(x: float, y: float) -> tuple[float, float]:
         up = (height - bottom - top) * y / y_ticks[-1]
@@ -89,8 +89,8 @@ def curve_svg(points: Sequence[CurvePoint], x_title: str, y_title: str) -> str:
     parts = []
     for tick in y_ticks:
         y = place(0, tick)[1]
-        parts += [f'<path class="axis" d="M{left} {y:.1f}H{width - 16}"/>', _text(left - 6, y + 4, f"{tick:g}", "end")]
-    parts += [_text(place(tick, 0)[0], height - bottom + 16, f"{tick:g}", "middle") for tick in x_ticks]
+        parts += [f'<path class="axis" d="M{left} {y:.1f}H{width - 16}"/>', text(left - 6, y + 4, f"{tick:g}", "end")]
+    parts += [text(place(tick, 0)[0], height - bottom + 16, f"{tick:g}", "middle") for tick in x_ticks]
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (place(p.x, p.y) for p in points if not p.weak))
     parts.append(f'<path class="path" d="M{path}"/>')
     for point in points:
@@ -98,10 +98,10 @@ def curve_svg(points: Sequence[CurvePoint], x_title: str, y_title: str) -> str:
         kind, radius = ("chosen", 6) if point.chosen else ("weak" if point.weak else "dot", 3.5)
         title = f"<title>{escape(point.label)}</title>"
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">{title}</circle>')
-    parts.append(_text((left + width) / 2, height - 8, x_title, "middle"))
+    parts.append(text((left + width) / 2, height - 8, x_title, "middle"))
     parts.append(f'<g transform="translate(14 {(height - bottom + top) / 2}) rotate(-90)">')
-    parts += [_text(0, 0, y_title, "middle"), "</g>"]
-    return _svg(width, height, f"{y_title} against {x_title}", parts)
+    parts += [text(0, 0, y_title, "middle"), "</g>"]
+    return svg(width, height, f"{y_title} against {x_title}", parts)
 
 
 def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -151,7 +151,7 @@ def _rebinned(counts: Counts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.i
     return (np.append(starts, starts[-1] + step) - middle) * counts.width, heights
 
 
-def _ticks(most: float) -> list[float]:
+def ticks(most: float) -> list[float]:
     """Round numbers from 0 to `most` or the next beyond it."""
     least = max(most, 1e-3) / 5
     power = 10.0 ** math.floor(math.log10(least))
@@ -159,12 +159,12 @@ def _ticks(most: float) -> list[float]:
     return [round(k * step, 9) for k in range(math.ceil(most / step - 1e-6) + 1)] if most > 0 else [0.0, step]
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+def text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
     klass = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{klass}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{klass}>{escape(words)}</text>'
 
 
-def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
+def svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

@@ -99,13 +99,8 @@ class Model:
 
     def collect(self, outputs: dict[str, npt.NDArray[Any]], box: Letterbox) -> Detections:
         """Last step: the filled slots as `Detections` in frame pixels, best first."""
-        boxes, scores = outputs["boxes"][0], outputs["scores"][0]
-        count = min(max(int(outputs["count"][0]), 0), len(scores))
-        order = np.argsort(-scores[:count], kind="stable")
-        order = order[np.isfinite(boxes[order]).all(axis=1) & np.isfinite(scores[order])]
+        boxes, scores, order = outputs["boxes"][0], outputs["scores"][0], filled_slots(outputs)
         masks = _probabilities(outputs["masks"][0][order])
-        whole = np.isfinite(masks).all(axis=(1, 2))
-        order, masks = order[whole], masks[whole]
         return Detections(
             xyxy=box.to_frame(boxes[order]),
             scores=scores[order].astype(np.float32),
@@ -128,6 +123,15 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def filled_slots(outputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.intp]:
+    """The slots of a network's outputs that become detections, in their order: best first, none with NaN."""
+    boxes, scores = outputs["boxes"][0], outputs["scores"][0]
+    count = min(max(int(outputs["count"][0]), 0), len(scores))
+    order = np.argsort(-scores[:count], kind="stable")
+    order = order[np.isfinite(boxes[order]).all(axis=1) & np.isfinite(scores[order])]
+    return np.asarray(order[np.isfinite(outputs["masks"][0][order]).all(axis=(1, 2))])
 
 
 def checked_spec(session: Session) -> ModelSpec:

@@ -1,0 +1,296 @@
+"""`eval` as a user meets it: what it writes, notes and refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.quick_model import quick_model
+from trt_blendmask import cli
+from trt_blendmask.evaluate import confusion as confusion_module
+from trt_blendmask.evaluate import evaluate
+from trt_blendmask.evaluate.annotations import Annotations, read_annotations
+from trt_blendmask.evaluate.class_names import places
+from trt_blendmask.evaluate.confusion import Confusion
+from trt_blendmask.evaluate.resize import ShortestEdge, resize_averaging
+from trt_blendmask.runtime import model as model_module
+from trt_blendmask.structures import Detections
+
+
+def command(scenes: Path, output: Path, *more: str, annotations: Path | None = None) -> int:
+    words = ["eval", str(quick_model()), "--annotations", str(annotations or scenes / "annotations.json")]
+    return cli.main([*words, "--images", str(scenes), "-o", str(output), *more])
+
+
+def changed(scenes: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    document = json.loads((scenes / "annotations.json").read_text())
+    change(document)
+    target.write_text(json.dumps(document))
+    return target
+
+
+def test_writes_page_facts_curves_and_confusion(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tmp_path / "again" / quick_model().name
+    again.parent.mkdir()
+    shutil.copy(quick_model(), again)
+    assert command(scenes, tmp_path / "out", "--max", "2") == 0
+    assert "mask" in capsys.readouterr().out
+    report = evaluate([quick_model(), again], scenes / "annotations.json", scenes, tmp_path / "two", most=2)
+    names = {file.name for file in (tmp_path / "two").iterdir()}
+    stem = quick_model().stem
+    assert {"eval.html", "eval.json", f"{stem}_1.mask.json", f"{stem}_2.confusion.svg"} <= names
+    assert len(names) == 10
+    page = report.files[0].read_text()
+    assert page.count("data:image/jpeg") >= 2
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    one, two = report.models
+    assert one.mask == two.mask
+    assert one.median_ms > 0
+    rows = json.loads((scenes / "annotations.json").read_text())["annotations"]
+    assert one.confusion.matrix[:-1].sum() == sum(row["image_id"] <= 2 for row in rows)
+
+
+def test_pictures_in_a_flat_folder_are_found(scenes: Path, tmp_path: Path) -> None:
+    assert command(scenes / "images", tmp_path, "--max", "1", annotations=scenes / "annotations.json") == 0
+
+
+def test_unreadable_and_absent_pictures_are_told(scenes: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "scenes"
+    shutil.copytree(scenes, copy)
+    (copy / "images" / "000001.png").write_bytes(b"no picture")
+    (copy / "images" / "000002.png").unlink()
+    report = evaluate([quick_model()], copy / "annotations.json", copy, tmp_path / "out")
+    assert (report.pictures, report.wanted, report.absent, report.unreadable) == (2, 4, 1, 1)
+    facts = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert sum("left out" in note for note in facts["notes"]) == 2
+
+
+def test_ctrl_c_writes_what_it_has(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[int] = []
+    infer = model_module.Model.infer
+
+    def stopping(self: model_module.Model, images: np.ndarray) -> dict[str, np.ndarray]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return infer(self, images)
+
+    monkeypatch.setattr(model_module.Model, "infer", stopping)
+    assert command(scenes, tmp_path) == 130
+    assert "after 2 pictures" in capsys.readouterr().err
+    facts = json.loads((tmp_path / "eval.json").read_text())
+    assert (facts["stopped"], facts["pictures"]) == (True, 2)
+    monkeypatch.undo()
+    two = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "two", most=2)
+    assert facts["models"][0]["mask"]["overall"] == two.models[0].mask.overall
+
+
+def rename_all(document: dict[str, Any]) -> None:
+    for category in document["categories"]:
+        category["name"] = f"animal {category['id']}"
+
+
+def other_size(document: dict[str, Any]) -> None:
+    for image in document["images"]:
+        image["width"] += 1
+    document["annotations"] = []
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (rename_all, 65, "model's classes"),
+        (other_size, 65, "do not belong together"),
+        (lambda d: [i.update(file_name=f"other/{i['id']}.jpg") for i in d["images"]], 66, "do not belong together"),
+        (lambda d: d.pop("images"), 65, "no 'images'"),
+        (lambda d: d["annotations"][0].pop("bbox"), 65, "no 'bbox'"),
+        (lambda d: d["annotations"][0].update(image_id=99), 65, "unknown image_id"),
+        (lambda d: d["annotations"][0].update(category_id=[1]), 65, "unknown category_id"),
+        (lambda d: d["annotations"][0].update(segmentation={"size": [9, 9], "counts": [81]}), 65, "288 x 512"),
+        (lambda d: d["annotations"][0].update(segmentation="x"), 65, "Expected a mask"),
+        (lambda d: d["annotations"][0].update(bbox=[0, 0, None, 1]), 65, "four numbers"),
+        (lambda d: d["images"].append(d["images"][0]), 65, "same id"),
+        (lambda d: d["images"][0].update(file_name="a\0b"), 0, ""),
+        (lambda d: d.update(annotations=[]), 0, ""),
+    ],
+)
+def test_bad_annotations_end_in_a_sentence(
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], object],
+    code: int,
+    words: str,
+) -> None:
+    file = changed(scenes, tmp_path / "changed.json", change)
+    output = tmp_path / "out"
+    assert command(scenes, output, "--max", "2", annotations=file) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == (code != 0)
+    assert output.exists() == (code == 0)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        [],
+        [[]],
+        [[1, 2, 3]],
+        [[0, 0, 1e300, 0, 5, 5]],
+        [[0, 0, 9, 0, 5, float("nan")]],
+        {},
+        {"size": [288, 512], "counts": "zzzz"},
+        {"size": [288, 512], "counts": "0"},
+        {"size": [288, 512], "counts": [-5, 288 * 512 + 5]},
+        {"size": [288, 512], "counts": "\u00e9"},
+        {"size": [1 << 40, 1 << 40], "counts": [1 << 80]},
+        3,
+        None,
+    ],
+)
+def test_masks_that_are_none_end_in_a_sentence(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mask: object
+) -> None:
+    file = changed(scenes, tmp_path / "changed.json", lambda d: d["annotations"][0].update(segmentation=mask))
+    assert command(scenes, tmp_path / "out", annotations=file) == 65
+    assert "masks of 288 x 512" in (said := capsys.readouterr().err) or "Expected a mask" in said
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"images": 3}', "\0\1"])
+def test_other_files_are_refused(scenes: Path, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    assert command(scenes, tmp_path / "out", annotations=file) == 65
+
+
+def test_missing_things_are_named(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(scenes, tmp_path / "out", annotations=tmp_path / "none.json") == 66
+    assert command(tmp_path / "none", tmp_path / "out", annotations=scenes / "annotations.json") == 66
+    assert "--images DIR" in capsys.readouterr().err
+
+
+def test_without_pycocotools_it_says_what_to_install(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    assert command(scenes, tmp_path / "out") == 2
+    assert "pip install 'trt-blendmask[eval]'" in capsys.readouterr().err
+
+
+def test_classes_are_matched_by_name_not_by_number(scenes: Path, tmp_path: Path) -> None:
+    def shuffle(document: dict[str, Any]) -> None:
+        count = len(document["categories"])
+        new = {k: 100 + (7 * k) % count for k in range(1, count + 1)}
+        for category in document["categories"]:
+            category["id"] = new[category["id"]]
+        for row in document["annotations"]:
+            row["category_id"] = new[row["category_id"]]
+
+    file = changed(scenes, tmp_path / "shuffled.json", shuffle)
+    same = [
+        evaluate([quick_model()], path, scenes, tmp_path / path.stem, most=2).models[0]
+        for path in (file, scenes / "annotations.json")
+    ]
+    assert same[0].mask.overall["AP"] == pytest.approx(same[1].mask.overall["AP"], abs=1e-12)
+    assert same[0].mask.per_class.keys() == same[1].mask.per_class.keys()
+
+
+def test_classes_without_counterpart_are_noted(scenes: Path, tmp_path: Path) -> None:
+    file = changed(scenes, tmp_path / "one.json", lambda d: d["categories"][0].update(name="dragon"))
+    report = evaluate([quick_model()], file, scenes, tmp_path / "out", most=1)
+    assert [("not annotated" in note, "dragon" in note) for note in report.notes] == [(True, False), (False, True)]
+
+
+def test_places() -> None:
+    assert places(["b", "A", "c"], ["a", "B"]) == [1, 0, None]
+    assert places(["class 0", "class 1"], ["x", "y"]) == [0, 1]
+    assert places(["class 0"], ["x", "y"]) == [None]
+
+
+@pytest.mark.parametrize("wh", [(37, 20), (200, 90), (60, 121), (90, 60)])
+def test_resizing_equals_pillow(wh: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize(wh, Image.Resampling.BILINEAR)).astype(int)
+    difference = np.abs(resize_averaging(image, wh).astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.1  # halves, which Pillow rounds in fixed point
+    plain = cv2.resize(image, wh, interpolation=cv2.INTER_LINEAR).astype(int)
+    if wh[0] < 90 and wh[1] < 60:
+        assert np.abs(plain - expected).max() > 20  # what a bound of 1 rules out
+
+
+def test_the_rule_of_adelaidet(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = ShortestEdge()
+    assert rule.scaled_wh((640, 480)) == (1067, 800)
+    assert rule.scaled_wh((480, 640)) == (800, 1067)
+    assert rule.scaled_wh((1920, 1080)) == (1333, 750)
+    assert rule.scaled_wh((500, 375)) == (1067, 800)
+    assert command(scenes, tmp_path / "large", "--resize", "800,1333") == 2
+    assert "--size 768x1344" in capsys.readouterr().err
+    fits = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "a", 2, ShortestEdge(288, 576))
+    boxed = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "b", 2)
+    assert fits.models[0].box.overall["AP50"] == pytest.approx(boxed.models[0].box.overall["AP50"], abs=0.1)
+    assert fits.models[0].box.overall["AP50"] > 0.6
+
+
+def found(*rows: tuple[float, float, int, float]) -> Detections:
+    """Squares of 20 pixels: x, y, class, score."""
+    xyxy = np.array([[x, y, x + 20, y + 20] for x, y, *_ in rows], np.float32).reshape(-1, 4)
+    return Detections(
+        xyxy,
+        np.array([row[3] for row in rows], np.float32),
+        np.array([row[2] for row in rows], np.int32),
+        np.ones((len(rows), 14, 14), np.float32),
+        (100, 100),
+        ("a", "b"),
+    )
+
+
+def tiny(tmp_path: Path, objects: list[tuple[float, float, int, int]]) -> Annotations:
+    """Squares of 20 pixels: x, y, category (1 or 2), crowd."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((100, 100, 3), np.uint8))
+    rows = [
+        {"id": k, "image_id": 1, "category_id": c, "bbox": [x, y, 20, 20], "area": 400, "iscrowd": crowd,
+         "segmentation": [[x, y, x + 20, y, x + 20, y + 20, x, y + 20]]}
+        for k, (x, y, c, crowd) in enumerate(objects, 1)
+    ]  # fmt: skip
+    document = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 100}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": rows,
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    return read_annotations(tmp_path / "coco.json", tmp_path)
+
+
+def test_confusion_counts_each_failure_where_it_belongs(tmp_path: Path) -> None:
+    truth = tiny(tmp_path, [(0, 0, 1, 0), (40, 0, 1, 0), (0, 40, 2, 0), (70, 70, 2, 1)])
+    confusion = Confusion(truth, [1, 2])
+    seen = found((0, 0, 0, 0.9), (40, 2, 1, 0.9), (70, 70, 1, 0.9), (40, 70, 0, 0.9), (0, 40, 1, 0.4))
+    confusion.add(1, "a.png", np.zeros((100, 100, 3), np.uint8), seen)
+    assert confusion.matrix.tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
+    (worst,) = confusion.worst()
+    assert (worst.missed, worst.false, worst.confused) == (1, 1, 1)
+
+
+def test_the_gallery_keeps_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confusion_module, "GALLERY", 2)
+    confusion = Confusion(tiny(tmp_path, [(0, 0, 1, 0)]), [1, 2])
+    for name, wrong in (("one", 1), ("three", 3), ("none", 0), ("two", 2)):
+        seen = found((0, 0, 0, 0.9), *((30, 22 * k, 1, 0.8) for k in range(wrong)))
+        confusion.add(1, name, np.zeros((100, 100, 3), np.uint8), seen)
+    assert [failure.name for failure in confusion.worst()] == ["three", "two"]

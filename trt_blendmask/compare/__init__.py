@@ -1,0 +1,254 @@
+"""`compare`: how far two models agree on pictures without labels, where they begin to differ, and on what most."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trt_blendmask.calibrate.pictures import Picture, choose, open_pictures
+from trt_blendmask.compare.measure import ClassRow, Measure, WorstPicture
+from trt_blendmask.compare.page import page_of
+from trt_blendmask.compare.stages import Seen, StageDifference, Watched
+from trt_blendmask.errors import DataError
+from trt_blendmask.evaluate.class_names import places
+from trt_blendmask.files import atomic_output, check_outputs
+from trt_blendmask.layout import columns
+from trt_blendmask.quantize.agreement import SCORE, Agreement
+from trt_blendmask.runtime.choice import GpuOptions
+from trt_blendmask.runtime.progress import ProgressLine, StageClock
+from trt_blendmask.structures import U8
+
+GATES = ("f1", "box_iou", "mask_iou", "boundary_f")
+
+
+@dataclass(frozen=True)
+class CompareReport:
+    """What a comparison found; `other` is measured against `reference`.
+
+    Attributes:
+        pictures, unreadable: how many were compared, and could not be read. stopped: Ctrl-C cut it short.
+        agreement: at `score`. boundary_f, score_bias: see `Measure`.
+        f1_at: F1 by least score and least box IoU.
+        classes: a row per class. class_changes: same place, another name: (reference's, other's, how often).
+        stages: where the tensors differ, in the order of computation. notes: what could not be compared and why.
+        worst: the pictures of least agreement.
+        files: that were written.
+    """
+
+    reference: str
+    other: str
+    score: float
+    pictures: int
+    unreadable: int
+    stopped: bool
+    agreement: Agreement
+    boundary_f: float
+    score_bias: float
+    f1_at: dict[float, dict[float, float]]
+    classes: tuple[ClassRow, ...]
+    class_changes: tuple[tuple[str, str, int], ...]
+    stages: tuple[StageDifference, ...]
+    notes: tuple[str, ...]
+    worst: tuple[WorstPicture, ...]
+    files: tuple[Path, ...] = ()
+
+    def gate_values(self) -> dict[str, float]:
+        """What `fail_under` may bound, by name."""
+        seen = self.agreement
+        return dict(zip(GATES, (seen.f1, seen.box_iou, seen.mask_iou, self.boundary_f), strict=True))
+
+    def sentence(self) -> str:
+        """The result in one line."""
+        return (
+            f"{self.pictures} pictures at score {self.score:g}: {self.agreement.sentence()}, boundary F "
+            f"{self.boundary_f:.4f}"
+        )
+
+    def lines(self) -> list[str]:
+        """In words, for a person."""
+        lines = [self.sentence()]
+        heads = ("stage", "relative difference", "mean", "largest")
+        rows = [(s.stage, f"{s.relative:.3g}", f"{s.mean:.3g}", f"{s.largest:.3g}") for s in self.stages]
+        lines += columns([heads, *rows]) if rows else []
+        lines += [f"{one} became {other}: {count} x" for one, other, count in self.class_changes[:3]]
+        lines += self.notes
+        return [*lines, f"Wrote {' and '.join(map(str, self.files))}"] if self.files else lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """What goes into the JSON file."""
+        worst = [{"picture": one.name, "quality": one.quality} for one in self.worst]
+        seen = {**asdict(self.agreement), "boundary_f": self.boundary_f, "score_bias": self.score_bias}
+        del seen["worst_index"]
+        return {
+            "reference": self.reference,
+            "other": self.other,
+            "pictures": self.pictures,
+            "unreadable": self.unreadable,
+            "stopped": self.stopped,
+            "score": self.score,
+            "agreement": seen,
+            "f1": [{"score": s, "box_iou": iou, "f1": f1} for s, row in self.f1_at.items() for iou, f1 in row.items()],
+            "classes": [asdict(row) for row in self.classes],
+            "class_changes": [dict(zip(("reference", "other", "count"), c, strict=True)) for c in self.class_changes],
+            "stages": [asdict(stage) for stage in self.stages],
+            "notes": list(self.notes),
+            "worst": worst,
+        }
+
+
+def compare(
+    reference: Path,
+    other: Path,
+    images: str,
+    output: Path,
+    n: int = 200,
+    score: float = SCORE,
+    device: str = "auto",
+    gpu: GpuOptions | None = None,
+    shows_progress: bool = False,
+) -> CompareReport:
+    """Run two models (deployable ONNX or engine, of any input sizes) on the same pictures and write what differs.
+
+    Ctrl-C ends the pictures, not the report: what was compared until then is written, and `stopped` is True.
+
+    Args:
+        images: folder, text file with one path per line, video file or synthetic:conveyor; evenly spread, `n` at most.
+        output: for the page (HTML); the same as JSON beside it.
+        score: what scores less is not counted.
+        device, gpu: see `trt_blendmask.load`.
+
+    Raises:
+        UsageError, InputMissingError, DataError, OutputError: with what to do about it; as `trt_blendmask.load`, too.
+    """
+    facts = output.with_suffix(".json")
+    check_outputs([output, facts], [reference, other, images])
+    pictures = open_pictures(images)
+    wanted = set(choose(pictures, n, False, lambda: None))
+    measure = Measure(score)
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(Watched(path, device, gpu)) for path in (reference, other))
+        names = one.model.spec.class_names
+        rename = _renaming(names, two.model.spec.class_names, reference, other)
+        notes = _notes(one, two, (reference, other))
+        line = ProgressLine(shows_progress, len(wanted))
+        stack.callback(line.close)
+        unreadable, stopped = _run(lambda image: (one(image), rename(two(image))), pictures.read(wanted), measure, line)
+    if not measure.pictures:
+        raise DataError(
+            f"Expected pictures in '{images}', but none of {unreadable} can be read. Name others: --images DIR"
+        )
+    if measure.stages.other_shape:
+        shapes = ", ".join(measure.stages.other_shape)
+        notes.append(f"Not compared, as their shapes differ between the models: {shapes}.")
+    if unreadable:
+        notes.append(f"{unreadable} pictures cannot be read and were left out.")
+    if stopped:
+        notes.append(f"Stopped by Ctrl-C after {measure.pictures} of {len(wanted)} pictures.")
+    report = CompareReport(
+        str(reference),
+        str(other),
+        score,
+        measure.pictures,
+        unreadable,
+        stopped,
+        measure.agreement(),
+        measure.boundary_f(),
+        measure.score_bias(),
+        measure.f1_at(),
+        tuple(measure.classes(names)),
+        tuple(measure.class_changes()),
+        measure.stages.differences(),
+        tuple(notes),
+        tuple(measure.worst()),
+    )
+    return _write(report, output, facts)
+
+
+def _run(
+    see: Callable[[U8], tuple[Seen, Seen]], pictures: Iterable[Picture], measure: Measure, line: ProgressLine
+) -> tuple[int, bool]:
+    """How many pictures cannot be read, and whether Ctrl-C came."""
+    unreadable, clock = 0, StageClock()
+    try:
+        for picture in pictures:
+            if picture.image is None:
+                unreadable += 1
+                continue
+            with clock.measure("network"):
+                seen = see(picture.image)
+            measure.add(picture.name, picture.image, *seen)
+            line.step(clock)
+    except KeyboardInterrupt:
+        if not measure.pictures:
+            raise
+        return unreadable, True
+    return unreadable, False
+
+
+def require(report: CompareReport, least: Mapping[str, float]) -> None:
+    """Refuse a report below a bound.
+
+    Raises:
+        DataError: below one of `least` (by the names of `GATES`), or neither model found anything.
+    """
+    if least and not (report.agreement.reference_count or report.agreement.other_count):
+        raise DataError(
+            f"Expected pictures in which the models find something, got {report.pictures} in which neither finds "
+            f"anything above score {report.score:g}. Give pictures of what they were trained on."
+        )
+    values = report.gate_values()
+    below = {name: bound for name, bound in least.items() if values[name] < bound}
+    if below:
+        expected = ", ".join(f"{name} >= {bound:g}" for name, bound in below.items())
+        got = ", ".join(f"{name} {values[name]:.4f}" for name in below)
+        page = shlex.quote(str(report.files[0]))
+        raise DataError(f"Expected {expected} of '{report.other}', got {got}. See the worst pictures in {page}.")
+
+
+def _renaming(names: tuple[str, ...], others: tuple[str, ...], reference: Path, other: Path) -> Callable[[Seen], Seen]:
+    """What gives the detections of the other model the reference's class numbers."""
+    found = places(others, names)
+    if len(names) != len(others) or None in found:
+        strange = [name for name, place in zip(others, found, strict=True) if place is None]
+        missing = [name for name, place in zip(names, places(names, others), strict=True) if place is None]
+        words = ", ".join(map(repr, (strange or missing)[:3])) or "a name twice"
+        raise DataError(
+            f"Expected models of the same classes, but '{reference}' has {len(names)} and '{other}' has {len(others)}, "
+            f"and only one of them knows {words}. Compare models of one training."
+        )
+    table = np.array(found, dtype=np.int32)
+
+    def rename(seen: Seen) -> Seen:
+        old = seen.detections
+        known = np.clip(old.classes, 0, len(table) - 1)
+        return replace(seen, detections=replace(old, classes=table[known], class_names=names))
+
+    return rename
+
+
+def _notes(one: Watched, two: Watched, paths: tuple[Path, Path]) -> list[str]:
+    sizes = [model.spec.input_hw for model in (one.model, two.model)]
+    notes = []
+    if sizes[0] != sizes[1]:
+        words = " and ".join(f"{h} x {w}" for h, w in sizes)
+        notes.append(f"The inputs differ ({words}): compared in pixels of the pictures.")
+    blind = [str(path) for path, watched in zip(paths, (one, two), strict=True) if not watched.shows_inside]
+    if blind:
+        notes.append(f"Bases and attention are not compared: {' and '.join(blind)} shows its outputs only.")
+    return notes
+
+
+def _write(report: CompareReport, output: Path, facts: Path) -> CompareReport:
+    report = replace(report, files=(output, facts))
+    with atomic_output(output) as temporary:
+        temporary.write_text(page_of(report), encoding="utf-8", errors="backslashreplace")
+    with atomic_output(facts) as temporary:
+        temporary.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return report

@@ -1,0 +1,164 @@
+"""Where two models begin to differ: their tensors stage by stage, bases and attention among them.
+
+The graph's own outputs tell of boxes and masks only, so those of an ONNX are extended by two inner tensors. Slots hold
+other objects in another model: attention, boxes and masks are compared between the slots of matched detections.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_blendmask.errors import TrtBlendMaskError
+from trt_blendmask.runtime.choice import GpuOptions, is_engine
+from trt_blendmask.runtime.model import Model, filled_slots, load
+from trt_blendmask.structures import U8, Detections
+
+STAGES = ("bases", "boxes", "attention", "masks")  # in the order in which they are computed
+_INPUT_OF = {"bases": "tail.roi.planes", "attention": "tail.attention_grid"}  # nodes of surgery's tail
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One picture in one model: what was found, and what is behind it.
+
+    Attributes:
+        bases: float [1, K, h, w], None where the model does not show it.
+        attention: float [n, K*M*M] of each detection, likewise.
+    """
+
+    detections: Detections
+    bases: npt.NDArray[Any] | None
+    attention: npt.NDArray[Any] | None
+
+    def above(self, score: float) -> Seen:
+        sure = self.detections.scores >= score
+        return Seen(self.detections.keep(sure), self.bases, None if self.attention is None else self.attention[sure])
+
+
+class Watched:
+    """A model that also tells its bases and attention, as far as its file allows."""
+
+    def __init__(self, path: Path, device: str = "auto", gpu: GpuOptions | None = None) -> None:
+        """Raises: as `trt_blendmask.load`."""
+        self._inner: dict[str, str] = {}
+        watched = None if device == "gpu" or is_engine(path) else self._with_inner_tensors(path)
+        if watched is None:
+            self._inner = {}
+        self.model = watched or load(path, device, gpu=gpu)
+
+    @property
+    def shows_inside(self) -> bool:
+        """Whether it tells bases and attention."""
+        return len(self._inner) == len(_INPUT_OF)
+
+    def __call__(self, image: U8) -> Seen:
+        """Detections of uint8 [H, W, 3] BGR, boxes in its pixels."""
+        images, box = self.model.letterbox(image)
+        outputs = self.model.infer(images)
+        inner = {stage: outputs[name].astype(np.float32) for stage, name in self._inner.items()}
+        attention = inner.get("attention")
+        if attention is not None:
+            attention = attention[filled_slots(outputs)]
+        return Seen(self.model.collect(outputs, box), inner.get("bases"), attention)
+
+    def close(self) -> None:
+        self.model.close()
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _with_inner_tensors(self, path: Path) -> Model | None:
+        """The model with more outputs; None where they are not to be had: `load` says better what is wrong."""
+        import onnx
+
+        try:
+            graph = onnx.load(path)
+            inputs = {node.name: node.input[0] for node in graph.graph.node if node.input}
+            self._inner = {stage: inputs[node] for stage, node in _INPUT_OF.items() if node in inputs}
+            known = {value.name for value in graph.graph.output}
+            wanted = [name for name in self._inner.values() if name not in known]
+            graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / path.name
+                onnx.save(graph, file)
+                return load(file, "cpu")
+        except TrtBlendMaskError:
+            return None
+        except Exception:  # protobuf and onnx have exceptions of their own
+            return None
+
+
+@dataclass(frozen=True)
+class StageDifference:
+    """How far a stage of one model is from that of the other, over all pictures.
+
+    Attributes:
+        relative: root of the summed squares of the differences by that of the reference; of the boxes both are
+            reckoned by the reference's width and height.
+        mean, largest: absolute difference; of boxes in pixels.
+        values: how many were compared.
+    """
+
+    stage: str
+    relative: float
+    mean: float
+    largest: float
+    values: int
+
+
+class StageSums:
+    """Sums up the differences of one stage after another."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, F64] = {}  # squares of differences, squares of reference, absolutes, values
+        self._largest: dict[str, float] = {}
+        self.other_shape: tuple[str, ...] = ()
+
+    def add(self, reference: Seen, other: Seen, matches: tuple[tuple[int, int], ...]) -> None:
+        """One picture, and which of its detections go together."""
+        ours, theirs = [i for i, _ in matches], [j for _, j in matches]
+        a, b = reference.detections, other.detections
+        self._add("bases", reference.bases, other.bases)
+        sides = np.tile(a.xyxy[ours, 2:] - a.xyxy[ours, :2], 2)
+        self._add("boxes", a.xyxy[ours], b.xyxy[theirs], sides)
+        if reference.attention is not None and other.attention is not None:
+            self._add("attention", reference.attention[ours], other.attention[theirs])
+        self._add("masks", a.masks[ours], b.masks[theirs])
+
+    def differences(self) -> tuple[StageDifference, ...]:
+        """Those of the stages that could be compared."""
+        found = []
+        for stage in STAGES:
+            if stage in self._rows and self._rows[stage][3]:
+                squares, reference, absolutes, values = self._rows[stage].tolist()
+                relative = float(np.sqrt(squares / reference)) if reference else float(squares > 0)
+                found.append(StageDifference(stage, relative, absolutes / values, self._largest[stage], int(values)))
+        return tuple(found)
+
+    def _add(
+        self,
+        stage: str,
+        reference: npt.NDArray[Any] | None,
+        other: npt.NDArray[Any] | None,
+        scale: npt.NDArray[Any] | None = None,
+    ) -> None:
+        if reference is None or other is None:
+            return
+        if reference.shape != other.shape:
+            self.other_shape = tuple(dict.fromkeys((*self.other_shape, stage)))
+            return
+        difference = np.abs(reference.astype(np.float64) - other)
+        whole = reference if scale is None else scale
+        row = [(difference**2).sum(), (whole.astype(np.float64) ** 2).sum(), difference.sum(), difference.size]
+        self._rows[stage] = self._rows.get(stage, np.zeros(4)) + row
+        self._largest[stage] = max(self._largest.get(stage, 0.0), float(difference.max(initial=0)))

@@ -1,0 +1,290 @@
+"""`eval`: COCO average precision and recall of one or more models on annotated pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.evaluate.annotations import Annotations, Picture, read_annotations
+from trt_blendmask.evaluate.confusion import SCORE, Confusion
+from trt_blendmask.evaluate.page import confusion_svg, curves_svg, page_of, standalone
+from trt_blendmask.evaluate.resize import ShortestEdge
+from trt_blendmask.evaluate.scores import KINDS, Scores, results_of, score
+from trt_blendmask.files import atomic_output, check_outputs
+from trt_blendmask.layout import columns
+from trt_blendmask.paste import MODES
+from trt_blendmask.runtime.choice import GpuOptions
+from trt_blendmask.runtime.images import read_image
+from trt_blendmask.runtime.model import Model, load
+from trt_blendmask.runtime.progress import ProgressLine, StageClock
+from trt_blendmask.structures import U8, Detections
+
+_COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100")
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model.
+
+    Attributes:
+        label: a short name, unlike those of the others. how: what ran it.
+        box, mask: its scores.
+        latency_ms: of each picture, letterbox to detections, by the host's clock.
+        confusion: what it takes for what, and where it fails.
+        results: COCO results that were judged; of all pictures.
+    """
+
+    model: Path
+    label: str
+    how: str
+    box: Scores
+    mask: Scores
+    latency_ms: tuple[float, ...]
+    confusion: Confusion
+    results: list[dict[str, Any]]
+
+    @property
+    def median_ms(self) -> float:
+        return float(np.median(self.latency_ms))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "model": str(self.model),
+            "how": self.how,
+            "box": asdict(self.box),
+            "mask": asdict(self.mask),
+            "latency_ms": {"median": self.median_ms, "p95": float(np.percentile(self.latency_ms, 95))},
+            "confusion": {
+                "score": SCORE,
+                "names": [*self.confusion.names, "(nothing)"],
+                "matrix": self.confusion.matrix.tolist(),
+            },
+            "failures": [failure.sentence() for failure in self.confusion.worst()],
+        }
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What an evaluation found.
+
+    Attributes:
+        pictures: how many were judged, of `wanted`. absent, unreadable: how many were not there or no pictures.
+        stopped: Ctrl-C cut it short: the scores are of the pictures until then.
+        notes: what else the reader must know. files: that were written.
+    """
+
+    annotations: Path
+    models: tuple[ModelReport, ...]
+    pictures: int
+    wanted: int
+    absent: int
+    unreadable: int
+    stopped: bool
+    resize: ShortestEdge | None
+    paste: str
+    notes: tuple[str, ...]
+    files: tuple[Path, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """In words, for a person."""
+        rows: list[tuple[str, ...]] = [("", *_COLUMNS, "ms")]
+        for one in self.models:
+            for kind in KINDS:
+                scores: Scores = getattr(one, kind)
+                cells = (_percent(scores.overall[name]) for name in _COLUMNS)
+                rows.append((f"{one.label} {kind}", *cells, f"{one.median_ms:.1f}" if kind == "mask" else ""))
+        head = f"{self.pictures} of {self.wanted} pictures, {self.annotations}"
+        lines = [head, *columns(rows), *self.notes]
+        return [*lines, f"Wrote {self.files[0]} and {self.files[1]}"] if self.files else lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """What goes into the JSON file; the scores are pycocotools' own, -1 where there is nothing to find."""
+        return {
+            "annotations": str(self.annotations),
+            "pictures": self.pictures,
+            "wanted": self.wanted,
+            "absent": self.absent,
+            "unreadable": self.unreadable,
+            "stopped": self.stopped,
+            "resize": asdict(self.resize) if self.resize else "letterbox",
+            "paste": self.paste,
+            "notes": list(self.notes),
+            "models": [one.as_dict() for one in self.models],
+        }
+
+
+def evaluate(
+    models: Sequence[Path],
+    annotations: Path,
+    images: Path,
+    output: Path,
+    most: int | None = None,
+    resize: ShortestEdge | None = None,
+    paste: str = "exact",
+    device: str = "auto",
+    gpu: GpuOptions | None = None,
+    shows_progress: bool = False,
+) -> EvalReport:
+    """Run models on annotated pictures, one picture after another through all of them, and judge what they find.
+
+    Ctrl-C ends the pictures, not the report: it is of the pictures until then, and `stopped` is True.
+
+    Args:
+        models: deployable ONNX files or engines.
+        annotations: COCO instances JSON. images: folder of its pictures. most: only so many of them, the first by id.
+        output: folder for eval.html, eval.json, and per model the COCO results that were judged, precision-recall
+            curves and confusion as SVG.
+        resize: AdelaiDet's rule, None for the letterbox. paste: "exact" or "reference", see `trt_blendmask.paste`.
+        device, gpu: see `trt_blendmask.load`.
+
+    Raises:
+        UsageError, InputMissingError, DataError, OutputError: with what to do about it; as `trt_blendmask.load`, too.
+    """
+    if not models or paste not in MODES:
+        raise UsageError(
+            f"Expected at least one model and a paste of {', '.join(MODES)}, got {len(models)}, '{paste}'."
+        )
+    labels = _labels(models)
+    files = _files(output, labels)
+    check_outputs(files, {*models, annotations})
+    truth = read_annotations(annotations, images, most)
+    with ExitStack() as stack:
+        loaded = [stack.enter_context(load(path, device, gpu=gpu)) for path in models]
+        judges = [_Judge(model, path, truth, resize, paste) for model, path in zip(loaded, models, strict=True)]
+        line = ProgressLine(shows_progress, len(truth.pictures))
+        stack.callback(line.close)
+        done, unreadable, stopped = _run(judges, truth, line)
+    wanted = len(truth.pictures) + truth.absent
+    notes = [note for judge in judges for note in judge.notes]
+    if truth.absent:
+        notes.append(f"{truth.absent} of {wanted} pictures are not in '{images}' and were left out.")
+    if unreadable:
+        notes.append(f"{unreadable} of {wanted} pictures cannot be read and were left out.")
+    if stopped:
+        notes.append(f"Stopped by Ctrl-C after {len(done)} of {wanted} pictures: the scores are of these.")
+    reports = tuple(judge.report(label, done) for judge, label in zip(judges, labels, strict=True))
+    report = EvalReport(
+        annotations, reports, len(done), wanted, truth.absent, unreadable, stopped, resize, paste, tuple(notes)
+    )
+    return _write(report, files)
+
+
+class _Judge:
+    """One model, and what it has found so far."""
+
+    def __init__(self, model: Model, path: Path, truth: Annotations, resize: ShortestEdge | None, paste: str) -> None:
+        names = model.spec.class_names
+        self._model, self._path, self._truth, self._resize, self._paste = model, path, truth, resize, paste
+        self._categories = truth.categories_of(names, path)
+        self._confusion = Confusion(truth, self._categories)
+        self._found: list[dict[str, Any]] = []
+        self._ms: list[float] = []
+        if resize:
+            resize.check({picture.wh for picture in truth.pictures}, model.spec, str(path))
+        strange = [name for name, category in zip(names, self._categories, strict=True) if category is None]
+        unknown = [
+            name
+            for name, category in zip(truth.class_names, truth.category_ids, strict=True)
+            if category not in self._categories
+        ]
+        self.notes = [f"Classes of '{path}' that are not annotated and not judged: {_few(strange)}."] if strange else []
+        if unknown:
+            self.notes.append(f"Annotated classes that '{path}' does not know, all missed: {_few(unknown)}.")
+
+    def detect(self, image: U8) -> tuple[Detections, float]:
+        """What is in the picture, and the milliseconds that the model took, letterbox to detections."""
+        placed = self._resize.place(image, self._model.spec) if self._resize else image
+        began = time.perf_counter()
+        found = self._model(placed)
+        spent = 1e3 * (time.perf_counter() - began)
+        return self._resize.back(found, (image.shape[1], image.shape[0])) if self._resize else found, spent
+
+    def note(self, picture: Picture, image: U8, found: Detections, ms: float) -> None:
+        for row in found.to_coco(self._paste):
+            place = row["category_id"] - 1
+            category = self._categories[place] if 0 <= place < len(self._categories) else None
+            if category is not None:
+                self._found.append({**row, "image_id": picture.image_id, "category_id": category})
+        self._confusion.add(picture.image_id, picture.file.name, image, found)
+        self._ms.append(ms)
+
+    def report(self, label: str, done: list[int]) -> ModelReport:
+        known = set(done)
+        results = [row for row in self._found if row["image_id"] in known]
+        box, mask = (score(self._truth.coco, results, kind, done) for kind in KINDS)
+        return ModelReport(self._path, label, self._model.how, box, mask, tuple(self._ms), self._confusion, results)
+
+
+def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[list[int], int, bool]:
+    """Ids of the pictures that all models have seen, how many cannot be read, and whether Ctrl-C came."""
+    done: list[int] = []
+    unreadable, clock = 0, StageClock()
+    try:
+        for picture in truth.pictures:
+            try:
+                with clock.measure("decode"):
+                    image = read_image(picture.file)
+            except DataError:
+                unreadable += 1
+                continue
+            if (image.shape[1], image.shape[0]) != picture.wh:
+                raise DataError(
+                    f"Expected a picture of {picture.wh[0]} x {picture.wh[1]}, as '{truth.path}' says, but "
+                    f"'{picture.file}' has {image.shape[1]} x {image.shape[0]}: annotations and pictures do not belong "
+                    "together. Name the folder that has them: --images DIR"
+                )
+            with clock.measure("network"):
+                found = [judge.detect(image) for judge in judges]
+            for judge, (detections, ms) in zip(judges, found, strict=True):
+                judge.note(picture, image, detections, ms)
+            done.append(picture.image_id)
+            line.step(clock)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        return done, unreadable, True
+    if not done:
+        raise DataError(f"Expected pictures, but none of {unreadable} can be read. Name the folder that has them.")
+    return done, unreadable, False
+
+
+def _labels(models: Sequence[Path]) -> list[str]:
+    stems = [path.stem for path in models]
+    return [f"{stem}_{k}" if stems.count(stem) > 1 else stem for k, stem in enumerate(stems, 1)]
+
+
+def _files(output: Path, labels: list[str]) -> list[Path]:
+    """The page, the facts, then four files of each model."""
+    ends = ("box.json", "mask.json", "precision_recall.svg", "confusion.svg")
+    return [
+        output / "eval.html",
+        output / "eval.json",
+        *(output / f"{label}.{end}" for label in labels for end in ends),
+    ]
+
+
+def _write(report: EvalReport, files: list[Path]) -> EvalReport:
+    texts = [page_of(report), json.dumps(report.as_dict(), indent=1) + "\n"]
+    for one in report.models:
+        texts += [json.dumps(results_of(one.results, kind)) for kind in KINDS]
+        texts += [standalone(curves_svg(one)), standalone(confusion_svg(one.confusion))]
+    for file, text in zip(files, texts, strict=True):
+        with atomic_output(file) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return replace(report, files=tuple(files))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _percent(value: float) -> str:
+    return "-" if value < 0 else f"{100 * value:.2f}"
