@@ -27,9 +27,10 @@ test-train: $(VENV)/.train ## the tests of the training sample (installs torch)
 test-rtx: $(VENV)/.rtx ## build engines with TensorRT-RTX, no GPU needed (installs its wheel)
 	$(BIN)/python -m pytest tests/rtx
 
-test-stream: $(VENV)/.dev ## 100 outages of a camera, 200 reconnects, 50 kills while recording (minutes)
+test-stream: $(VENV)/.dev ## 100 outages of a camera, 200 reconnects, 50 kills, 100 signals (minutes)
 	$(BIN)/python -m tests.stream.outages --outages 100 --reconnects 200
 	$(BIN)/python -m tests.stream.kills
+	$(BIN)/python -m tests.stream.signals
 
 parity: $(VENV)/.dev ## how far every number is from AdelaiDet's, as a table
 	$(BIN)/python tests/parity/table.py
@@ -63,6 +64,7 @@ bench: $(VENV)/.dev ## timing ratios, printed
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python -m benchmarks.surgery
+	$(BIN)/python -m benchmarks.stream_pipeline
 
 wheel: $(VENV)/.dev ## build dist/*.whl
 	$(BIN)/python -m build --wheel

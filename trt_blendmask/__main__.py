@@ -1,8 +1,6 @@
 """`python -m trt_blendmask`, the same as the command `trt-blendmask`."""
 
-import sys
-
-from trt_blendmask.cli import main
+from trt_blendmask.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

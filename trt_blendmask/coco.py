@@ -34,6 +34,10 @@ def to_coco(detections: Detections, mode: str = "exact", with_masks: bool = True
                 "score": round(float(detections.scores[i]), 6),
             }
         )
+    if detections.track_ids is not None:
+        for result, number in zip(results, detections.track_ids.tolist(), strict=True):
+            if number >= 0:
+                result["track_id"] = number
     if with_masks:
         for result, patch in zip(results, paste(detections, mode), strict=True):
             if patch is not None:  # it never is: all are visible

@@ -213,6 +213,7 @@ class Detections:
         masks: float32 [n, R, R], probability, local to the unclipped box.
         frame_wh: width and height of the frame in pixels.
         class_names: of the model.
+        track_ids: int32 [n], the number of the same object in other frames, -1 where it has none; None: not tracked.
     """
 
     xyxy: F32
@@ -221,6 +222,7 @@ class Detections:
     masks: F32
     frame_wh: tuple[int, int]
     class_names: tuple[str, ...] = field(default=())
+    track_ids: I32 | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -244,11 +246,16 @@ class Detections:
             self.masks[which],
             self.frame_wh,
             self.class_names,
+            None if self.track_ids is None else self.track_ids[which],
         )
 
     def above(self, score: float) -> Detections:
         """The detections whose score is at least `score`."""
         return self.keep(self.scores >= score)
+
+    def top(self, count: int) -> Detections:
+        """The first `count` of them, which are the best."""
+        return self.keep(np.arange(len(self)) < count)
 
     def to_coco(self, paste: str = "exact") -> list[dict[str, Any]]:
         """COCO results (`bbox` [x, y, w, h] and compressed RLE in frame pixels); see `trt_blendmask.coco`."""

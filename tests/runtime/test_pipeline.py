@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
-from trt_blendmask.runtime import pipeline, progress
+from trt_blendmask.runtime import progress
+from trt_blendmask.runtime.flow import Ticket
+from trt_blendmask.runtime.job import Job
 from trt_blendmask.runtime.pipeline import run
+from trt_blendmask.runtime.result import FrameResult
 
 Maker = Callable[..., Path]
 
@@ -99,15 +102,14 @@ def test_picture_folder_in_natural_order(stub_model: Maker, tmp_path: Path) -> N
 def test_ctrl_c_keeps_what_was_recorded(
     stub_model: Maker, clip: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detect, calls = pipeline._Job._detect, []
+    detect = Job._detect
 
-    def interrupted(self: pipeline._Job, frame: object) -> object:
-        calls.append(frame)
-        if len(calls) == 6:
+    def interrupted(self: Job, thread: int, ticket: Ticket) -> FrameResult:
+        if ticket.number == 5:
             raise KeyboardInterrupt
-        return detect(self, frame)  # type: ignore[arg-type]
+        return detect(self, thread, ticket)
 
-    monkeypatch.setattr(pipeline._Job, "_detect", interrupted)
+    monkeypatch.setattr(Job, "_detect", interrupted)
     save, lines = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     report = run(stub_model(), clip(), save, lines)
     assert report.stopped
@@ -122,7 +124,7 @@ def test_a_stage_that_raises_stops_everything_with_its_own_error(
     def failing(*_: object) -> object:
         raise ArithmeticError("this stage is broken")
 
-    monkeypatch.setattr(pipeline._Job, stage, failing)
+    monkeypatch.setattr(Job, stage, failing)
     model, source, out = stub_model(), clip(), tmp_path / "out"
     out.mkdir()
     with pytest.raises(ArithmeticError, match="this stage is broken"):

@@ -236,7 +236,7 @@ def test_a_reader_that_leaves_ends_the_run(stub_model: Maker) -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert json.loads(process.stdout.readline())["frame"] == 0
+        assert json.loads(process.stdout.readline())["frame"] >= 0
         process.stdout.close()
         assert process.wait(20) == 74
         assert "Broken pipe" in process.stderr.read()

@@ -80,7 +80,7 @@ def test_no_secret_is_shown_by_the_command_whatever_fails(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """The network is left out: what is tried here is how the source is opened, refused, and told of."""
-    model = SimpleNamespace(abreast=1, how="", close=lambda: None)
+    model = SimpleNamespace(abreast=1, how="", close=lambda: None, spec=SimpleNamespace(class_names=()))
     monkeypatch.setattr("trt_blendmask.runtime.pipeline.load", lambda *_: contextlib.nullcontext(model))
     for number, address in enumerate(a for a in ADDRESSES if not a.startswith(("https", "rtsps"))):
         run(address, "--json", str(tmp_path / "out.jsonl"), *(["--debug"] if number % 2 else []))

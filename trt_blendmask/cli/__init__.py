@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from typing import NoReturn
 
 from trt_blendmask.cli import (
     build,
@@ -63,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         fault = f"{type(error).__name__}: {error}".splitlines()[0]
         console.error(code, f"{fault}. Run the same command with --debug for the whole story.")
         return code
+
+
+def entry() -> NoReturn:
+    """The program: `main`, and its end, which waits for nothing that hangs in a library."""
+    code = main()
+    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
+        _drop_output()  # all files are final; what FFmpeg or a driver still does would crash a Python that is gone
+        os._exit(code)
+    sys.exit(code)
 
 
 def make_parser() -> argparse.ArgumentParser:

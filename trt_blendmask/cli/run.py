@@ -20,7 +20,12 @@ def add(verb: AddVerb) -> None:
         "  trt-blendmask run model.onnx rtsp://user:password@camera/stream --json masks.jsonl",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX, or an engine")
-    p.add_argument("source", metavar="SOURCE", help="video file, image folder, image, camera, rtsp:// or http:// ...")
+    p.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="video file, image folder, image, camera, rtsp:// or http:// ...; several take turns",
+    )
     p.add_argument("--save", type=Path, metavar="F.mp4", help="overlay video (H.264), .mp4 or .mkv")
     p.add_argument("--segment", type=values.duration, metavar="10m", help="a new video so often, the time in its name")
     p.add_argument("--keep", type=values.amount, metavar="20GB", help="delete this recording's oldest segments beyond")
@@ -36,6 +41,20 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("--score", type=values.fraction, default=0.5, metavar="S", help="leave out what scores less (0.5)")
     p.add_argument("--max-frames", type=values.positive, metavar="N", help="stop after so many")
+    p.add_argument("--every", type=values.positive, default=1, metavar="N", help="look at one frame in N (1)")
+    p.add_argument("--roi", type=values.region, metavar="X,Y,W,H", help="look only at this part of the frame, pixels")
+    p.add_argument("--classes", type=values.names, metavar="A,B", help="keep only detections of these classes")
+    p.add_argument(
+        "--deadline",
+        type=values.latency,
+        metavar="50ms",
+        help="of a live frame, from capture to results: drop frames, then limit detections, then take the fallback",
+    )
+    p.add_argument("--fallback", type=Path, metavar="MODEL", help="smaller model of the same classes, for --deadline")
+    p.add_argument(
+        "--watchdog", type=values.seconds, default=10.0, metavar="S", help="a network that takes longer hangs (10)"
+    )
+    p.add_argument("--track", action="store_true", help="the same number for an object in all frames (ByteTrack)")
     p.add_argument("--stale", type=values.seconds, default=3.0, metavar="S", help="no picture for so long: reopen (3)")
     p.add_argument("--max-retries", type=values.count, metavar="N", help="give up after so many tries (never)")
     p.add_argument("--no-wait", action="store_true", help="a camera that is not there at the start is an error (69)")
@@ -45,6 +64,7 @@ def add(verb: AddVerb) -> None:
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.runtime.events import Events
+    from trt_blendmask.runtime.options import RunOptions
     from trt_blendmask.runtime.pipeline import run
     from trt_blendmask.runtime.recording import Recording
     from trt_blendmask.runtime.sources import LiveOptions
@@ -61,6 +81,7 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
         gpu=device.gpu_options(args),
         live=LiveOptions(args.stale, max_retries=args.max_retries, wait=not args.no_wait),
         events=events,
+        colour_by="instance" if args.track else "class",
         recording=Recording(
             args.save,
             args.json,
@@ -71,6 +92,7 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
             args.keep,
             args.on_full,
         ),
+        options=RunOptions(args.every, args.roi, args.classes, args.deadline, args.fallback, args.track, args.watchdog),
     )
     say = console.note if args.json == Path("-") else console.say
     say(report.how)

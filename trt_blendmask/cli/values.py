@@ -44,6 +44,27 @@ def duration(text: str) -> float:
     return _scaled(text, units, "a time from 1s to 24h, as 90s, 10m or 1h", 1.0, 86400.0)
 
 
+def latency(text: str) -> float:
+    """Seconds."""
+    return _scaled(text, {"ms": 1e-3, "s": 1.0}, "a time from 1ms to 60s, as 50ms", 1e-3, 60.0)
+
+
+def region(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (count(part) for part in text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(
+            f"expected x,y,width,height in pixels, as 0,200,1280,400, got '{text}'"
+        ) from None
+    if width < 1 or height < 1:
+        raise argparse.ArgumentTypeError(f"expected a width and a height above 0, got '{text}'")
+    return x, y, width, height
+
+
+def names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
 def amount(text: str) -> int:
     """Bytes."""
     units = {"MB": 1e6, "GB": 1e9, "TB": 1e12}

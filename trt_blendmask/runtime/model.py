@@ -57,11 +57,12 @@ class Model:
     Attributes:
         spec: class names, input size, thresholds: what surgery wrote into the file.
         how: what runs the network and why, in words.
+        path: of the file that runs.
         abreast: how many models at a time (this one and its twins) the machine makes use of.
     """
 
     def __init__(self, session: Session, spec: ModelSpec, why: str = "") -> None:
-        self.spec, self.abreast = spec, session.abreast
+        self.spec, self.abreast, self.path = spec, session.abreast, session.path
         self.how = f"{session.how}: {why}" if why else session.how
         self._session, self._why = session, why
         self._images = session.input_buffer()

@@ -37,14 +37,16 @@ def draw(
     Args:
         detections: of this frame.
         paste: "exact" or "reference": which box a mask fills, as in `trt_blendmask.paste`.
-        colour_by: "class" (the same colour in every frame) or "instance" (by rank within the frame).
+        colour_by: "class" (the same colour in every frame) or "instance" (by the number of its track; by rank within
+            the frame where there are no tracks).
         labels: write class names and scores.
     """
     height, width = image.shape[:2]
     clipped = clip_boxes(detections.xyxy, (width, height))
     boxes = clipped if paste == "reference" else detections.xyxy
     areas = (clipped[:, 2:] - clipped[:, :2]).prod(axis=1)
-    keys = detections.classes if colour_by == "class" else np.arange(len(detections))
+    tracks = detections.track_ids
+    keys = detections.classes if colour_by == "class" else np.arange(len(detections)) if tracks is None else tracks
     colours = [colour_of(int(key)) for key in keys]
     thickness = max(1, round(height / 480))
     for i in np.argsort(-areas, kind="stable"):  # the small ones last, so that they stay visible
@@ -55,7 +57,8 @@ def draw(
         for i in range(len(detections)):  # the best first: it gets the best place
             if areas[i] > 0:
                 name = class_name(detections, int(detections.classes[i]))
-                layer.add(f"{name} {detections.scores[i]:.2f}", clipped[i], colours[i])
+                number = "" if tracks is None or tracks[i] < 0 else f"#{tracks[i]} "
+                layer.add(f"{number}{name} {detections.scores[i]:.2f}", clipped[i], colours[i])
 
 
 def check_choices(paste: str, colour_by: str) -> None:

@@ -62,12 +62,14 @@ class ProgressLine:
 
     def step(self, clock: StageClock) -> None:
         """One frame more is done."""
-        self._done += 1
-        if self._bar is not None:
-            fps = self._done / (time.perf_counter() - self._began)
-            self._bar.update(
-                self._task, completed=self._done, note=f"{fps:.1f} FPS  {spell(clock.mean_ms(self._done))}"
-            )
+        self.show(self._done + 1, clock)
+
+    def show(self, done: int, clock: StageClock) -> None:
+        """So many frames are done."""
+        self._done = done
+        if self._bar is not None and done:
+            fps = done / (time.perf_counter() - self._began)
+            self._bar.update(self._task, completed=done, note=f"{fps:.1f} FPS  {spell(clock.mean_ms(done))}")
 
     def close(self) -> None:
         if self._bar is not None:

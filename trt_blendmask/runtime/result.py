@@ -20,6 +20,9 @@ class FrameResult:
         source: how its source was doing when the frame was done.
         stage_ms: milliseconds that this frame spent in each stage.
         paste, colour_by: how `picture` is drawn, see `trt_blendmask.runtime.overlay.draw`.
+        source_number: which of the run's sources it is of, from 0 on.
+        taken_s: `time.monotonic` when work on it began.
+        broken: whether the network gave something that is no number, which is left out.
     """
 
     frame: Frame
@@ -28,6 +31,9 @@ class FrameResult:
     stage_ms: dict[str, float] = field(default_factory=dict)
     paste: str = "exact"
     colour_by: str = "class"
+    source_number: int = 0
+    taken_s: float = 0.0
+    broken: bool = False
 
     @cached_property
     def picture(self) -> U8:

@@ -23,8 +23,12 @@ class Sink(Protocol):
     """
 
     name: str
-    draws: bool
-    written: list[Path]
+
+    @property
+    def draws(self) -> bool: ...
+
+    @property
+    def written(self) -> list[Path]: ...
 
     def check(self) -> None:
         """Find out whether there is a place to write to; what is there stays as it is.
@@ -46,6 +50,26 @@ class Sink(Protocol):
         Raises:
             OutputError, OSError: that failed.
         """
+
+
+class OfOneSource:
+    """A sink that is given the results of one source only."""
+
+    def __init__(self, sink: Sink, number: int) -> None:
+        self.name, self.check, self.close = sink.name, sink.check, sink.close
+        self._sink, self._number = sink, number
+
+    @property
+    def draws(self) -> bool:
+        return self._sink.draws
+
+    @property
+    def written(self) -> list[Path]:
+        return self._sink.written
+
+    def write(self, result: FrameResult) -> None:
+        if result.source_number == self._number:
+            self._sink.write(result)
 
 
 class Sinks:

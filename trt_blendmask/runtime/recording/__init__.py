@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_blendmask.errors import UsageError
@@ -13,7 +14,7 @@ from trt_blendmask.runtime.recording.lines import MASKS, STANDARD_OUTPUT, JsonLi
 from trt_blendmask.runtime.recording.pictures import FORMATS, Pictures
 from trt_blendmask.runtime.recording.recorder import Recorder
 from trt_blendmask.runtime.recording.video import check_video_name
-from trt_blendmask.runtime.sinks import Sink, Sinks
+from trt_blendmask.runtime.sinks import OfOneSource, Sink, Sinks
 
 ON_FULL = ("stop-output", "exit")
 
@@ -67,17 +68,33 @@ class Recording:
             inputs.append(Path(source).parent)  # its pictures have the names that ours get, if they were ours
         check_outputs([path for path in outputs if path is not None], inputs)
 
-    def open(self, events: Events, fps: float) -> Sinks:
-        """The sinks, for a source of nominally `fps` frames per second. No file is touched before the first frame.
+    def parts(self, sources: int) -> list[Recording]:
+        """What is kept of each of several sources: videos belt-1.mp4, belt-2.mp4, ... and folders frames/1, frames/2;
+        the JSON lines are those of all."""
+        if sources == 1:
+            return [self]
+        numbers = range(1, sources + 1)
+        saves = [self.save and self.save.with_stem(f"{self.save.stem}-{number}") for number in numbers]
+        folders = [self.frames and self.frames / str(number) for number in numbers]
+        return [replace(self, save=save, frames=frames) for save, frames in zip(saves, folders, strict=True)]
+
+    def open(self, events: Events, fps: Sequence[float]) -> Sinks:
+        """The sinks, for sources of nominally `fps` frames per second. No file is touched before the first frame.
 
         Raises:
             OutputError: not one of them has a place to write to.
         """
-        sinks: list[Sink] = []
-        if self.save is not None:
-            sinks.append(Recorder(self.save, fps, events, self.segment_s, self.keep_bytes))
+        parts = list(enumerate(zip(self.parts(len(fps)), fps, strict=True)))
+        sinks: list[Sink] = [
+            OfOneSource(Recorder(part.save, rate, events, self.segment_s, self.keep_bytes), number)
+            for number, (part, rate) in parts
+            if part.save is not None
+        ]
         if self.json is not None:
             sinks.append(JsonLines(self.json, self.json_masks))
-        if self.frames is not None:
-            sinks.append(Pictures(self.frames, self.picture_format))
+        sinks += [
+            OfOneSource(Pictures(part.frames, self.picture_format), number)
+            for number, (part, _) in parts
+            if part.frames is not None
+        ]
         return Sinks(sinks, events, self.on_full == "exit")

@@ -1,0 +1,90 @@
+"""SIGINT and SIGTERM at random times of a run, on a camera that works, freezes, or never answers.
+
+    python -m tests.stream.signals [--count 100] [--seed 1] [--json F]
+
+Each run must end with 0 (130 before its first moment of work), within 2 s, or 5 s where the camera hangs; what it
+recorded must be whole. Prints how long it took and exits with 1 where one of that failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+
+from trt_blendmask.bundled import bundled_model
+
+from .rtsp_server import RtspServer
+
+LIMITS_S = {"ok": 2.0, "freeze": 5.0, "silent": 5.0, "belt": 2.0}
+
+
+def one(model: Path, source: str, folder: Path, delay_s: float, number: int) -> tuple[int, float, str]:
+    """Exit code, seconds from the signal to the end, and what is wrong with the files ("" nothing)."""
+    save, lines = folder / "out.mp4", folder / "out.jsonl"
+    words = [sys.executable, "-m", "trt_blendmask", "run", str(model), source, "--save", str(save)]
+    process = subprocess.Popen([*words, "--json", str(lines)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(delay_s)
+    began = time.monotonic()
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    seconds = time.monotonic() - began
+    frames, rows = 0, 0
+    try:
+        if save.exists():
+            with av.open(str(save)) as container:
+                frames = len(list(container.decode(video=0)))
+        if lines.exists():
+            rows = len([json.loads(line) for line in lines.read_text().splitlines()])
+    except (av.FFmpegError, ValueError) as error:
+        return process.returncode, seconds, str(error)
+    for path in (save, lines):
+        path.unlink(missing_ok=True)
+    return process.returncode, seconds, "" if frames == rows else f"{frames} frames, {rows} lines"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    random.seed(args.seed)
+    taken: dict[str, list[float]] = {mode: [] for mode in LIMITS_S}
+    codes: dict[str, int] = {}
+    failed = 0
+    model = bundled_model()
+    with tempfile.TemporaryDirectory() as name, RtspServer() as server:
+        for number in range(args.count):
+            mode = list(LIMITS_S)[number % len(LIMITS_S)]
+            server.mode = "ok" if mode == "belt" else mode
+            source = "synthetic:conveyor?live=1&size=320x180" if mode == "belt" else server.url
+            delay_s, which = random.uniform(1.0, 6.0), random.choice([signal.SIGINT, signal.SIGTERM])
+            code, seconds, wrong = one(Path(model), source, Path(name), delay_s, which)
+            taken[mode].append(seconds)
+            codes[str(code)] = codes.get(str(code), 0) + 1
+            if code not in (0, 130) or seconds > LIMITS_S[mode] or wrong:
+                failed += 1
+                print(f"{mode}: {which.name} after {delay_s:.2f} s: exit {code} after {seconds:.2f} s {wrong}")
+    for mode, all_s in taken.items():
+        if all_s:
+            print(
+                f"{mode:7s} {len(all_s):3d} signals: median {statistics.median(all_s):.2f} s, most {max(all_s):.2f} s"
+            )
+    print(f"exit codes {codes}, failed {failed} of {args.count}")
+    if args.json:
+        args.json.write_text(json.dumps({"seconds": taken, "codes": codes, "failed": failed}, indent=1) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What a run looks at, and what it does when the machine is too slow."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from trt_blendmask.errors import UsageError
+from trt_blendmask.structures import U8, Detections
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Of `trt_blendmask.runtime.pipeline.run`.
+
+    Attributes:
+        every: look at one frame in so many; the others are not in the outputs.
+        roi: (x, y, width, height): look only at this part of each frame, in its pixels; what is found stays in the
+            pixels of the whole frame.
+        classes: keep only detections of these, by name; None: of all.
+        deadline_s: a live frame's results are to be out so many seconds after it was captured. Held by dropping
+            frames that would come too late, then by keeping only the best detections, then by `fallback`.
+        fallback: a smaller model of the same classes, deployable ONNX or engine.
+        track: number the objects, the same one in each frame; needs the package trackers.
+        hung_s: a frame that is in the network for so long means that it hangs.
+    """
+
+    every: int = 1
+    roi: tuple[int, int, int, int] | None = None
+    classes: tuple[str, ...] | None = None
+    deadline_s: float | None = None
+    fallback: str | os.PathLike[str] | None = None
+    track: bool = False
+    hung_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UsageError(f"Expected one frame in 1 or more, got {self.every}.")
+        if self.roi is not None and (min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
+            raise UsageError(f"Expected a part of the frame as x,y,w,h with w and h above 0, got {self.roi}.")
+        if self.fallback is not None and self.deadline_s is None:
+            raise UsageError("A fallback is for a deadline that the model cannot hold: add --deadline 50ms.")
+
+    def chooser(self, class_names: tuple[str, ...], score: float | None) -> Callable[[Detections], Detections]:
+        """What keeps, of a frame's detections, those of `classes` that score enough.
+
+        Raises:
+            UsageError: the model with `class_names` does not know one of `classes`.
+        """
+        least = -np.inf if score is None else score
+        if self.classes is None:
+            return lambda found: found.above(least)
+        for name in self.classes:
+            if name not in class_names:
+                near = difflib.get_close_matches(name, class_names, 1)
+                hint = f"; did you mean '{near[0]}'?" if near else "."
+                known = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
+                raise UsageError(f"Expected classes of the model ({known}), got '{name:.80}'{hint}")
+        wanted = [class_names.index(name) for name in self.classes]
+        return lambda found: found.keep((found.scores >= least) & np.isin(found.classes, wanted))
+
+    def crop(self, image: U8) -> U8:
+        """The part of `image` [H, W, 3] to look at.
+
+        Raises:
+            UsageError: it is outside.
+        """
+        if self.roi is None:
+            return image
+        x, y, width, height = self.roi
+        part = image[y : y + height, x : x + width]
+        if part.size == 0:
+            frame = f"{image.shape[1]} x {image.shape[0]}"
+            raise UsageError(
+                f"Expected --roi x,y,w,h within the frame of {frame} pixels, got {x},{y},{width},{height}."
+            )
+        return np.ascontiguousarray(part)
+
+    def uncrop(self, found: Detections, frame_wh: tuple[int, int]) -> Detections:
+        """What was found in `crop`, in the pixels of the whole frame."""
+        if self.roi is None:
+            return found
+        x, y = self.roi[:2]
+        return replace(found, xyxy=found.xyxy + np.array([x, y, x, y], np.float32), frame_wh=frame_wh)

@@ -1,0 +1,42 @@
+"""Ctrl-C, `kill`, a shutdown: the first one asks a run to stop, the second one ends the program at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+EXIT_CODE = 130
+
+
+class StopSignals:
+    """While entered, replaces `KeyboardInterrupt`, which could hit the main thread in the middle of anything.
+
+    Signals that would raise it are taken over, others keep their handlers; outside the main thread there are none.
+
+    Attributes:
+        asked: whether one has come.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+            taken = [number for number in numbers if signal.getsignal(number) is signal.default_int_handler]
+            self._before = {number: signal.signal(number, self._on_signal) for number in taken}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(EXIT_CODE)  # whatever hangs, hangs in threads that would be waited for
+        self.asked = True
