@@ -19,7 +19,8 @@ demo: $(VENV)/.runtime ## the whole pipeline on the bundled model and video; wri
 	$(BIN)/trt-blendmask demo -o $(OUT)
 
 test: $(VENV)/.dev ## all tests of the Python package; what needs torch, TensorRT or a compiler has a verb of its own
-	$(BIN)/python -m pytest -n auto --ignore=tests/training --ignore=tests/rtx --ignore=tests/plugin
+	$(BIN)/python -m pytest -n auto --ignore=tests/training --ignore=tests/rtx --ignore=tests/plugin \
+	    --ignore=tests/browser
 
 test-train: $(VENV)/.train ## the tests of the training sample (installs torch)
 	$(BIN)/python -m pytest tests/training
@@ -27,10 +28,13 @@ test-train: $(VENV)/.train ## the tests of the training sample (installs torch)
 test-rtx: $(VENV)/.rtx ## build engines with TensorRT-RTX, no GPU needed (installs its wheel)
 	$(BIN)/python -m pytest tests/rtx
 
-test-stream: $(VENV)/.dev ## 100 outages of a camera, 200 reconnects, 50 kills, 100 signals (minutes)
+test-stream: $(VENV)/.browser ## outages of a camera, kills, signals, the preview page in Chromium and fuzzed (minutes)
 	$(BIN)/python -m tests.stream.outages --outages 100 --reconnects 200
 	$(BIN)/python -m tests.stream.kills
 	$(BIN)/python -m tests.stream.signals
+	$(BIN)/python -m tests.preview.fuzz --requests 20000
+	$(BIN)/python -m tests.preview.dead_clients
+	$(BIN)/python -m pytest tests/browser
 
 parity: $(VENV)/.dev ## how far every number is from AdelaiDet's, as a table
 	$(BIN)/python tests/parity/table.py
@@ -86,6 +90,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(VENV)/.train: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]' $(TORCH)
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.45' # drives Debian's chromium
 	@touch $@
 
 $(VENV)/.rtx: $(VENV)/.dev

@@ -47,6 +47,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "nvcc": lambda: shutil.which(os.environ.get("NVCC", "nvcc")) is not None,
     "gst-rtsp-server": lambda: any(Path("/usr/lib").glob("*/girepository-1.0/GstRtspServer-1.0.typelib")),
     "compute-sanitizer": lambda: shutil.which("compute-sanitizer") is not None,
+    "chromium": lambda: Path("/usr/bin/chromium").exists(),
     "cuda-core": lambda: find_spec("cuda") is not None and find_spec("cuda.core") is not None,
     "pycuda": lambda: find_spec("pycuda") is not None,
     "tensorrt": lambda: find_spec("tensorrt") is not None,

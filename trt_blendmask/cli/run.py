@@ -8,7 +8,7 @@ from pathlib import Path
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
-from trt_blendmask.errors import OutputError
+from trt_blendmask.errors import OutputError, UsageError
 
 
 def add(verb: AddVerb) -> None:
@@ -39,6 +39,8 @@ def add(verb: AddVerb) -> None:
         default="stop-output",
         help="when an output fails, as on a full disk: go on without it, and end with 74 (default), or end at once",
     )
+    p.add_argument("--serve", metavar="[HOST:]PORT", help="show and control the run in a browser, at this address")
+    p.add_argument("--token", default="", metavar="T", help="who may: asked for by --serve; env:NAME holds it")
     p.add_argument("--score", type=values.fraction, default=0.5, metavar="S", help="leave out what scores less (0.5)")
     p.add_argument("--max-frames", type=values.positive, metavar="N", help="stop after so many")
     p.add_argument("--every", type=values.positive, default=1, metavar="N", help="look at one frame in N (1)")
@@ -66,9 +68,12 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.runtime.events import Events
     from trt_blendmask.runtime.options import RunOptions
     from trt_blendmask.runtime.pipeline import run
+    from trt_blendmask.runtime.preview import Serving
     from trt_blendmask.runtime.recording import Recording
     from trt_blendmask.runtime.sources import LiveOptions
 
+    if args.token and not args.serve:
+        raise UsageError("A token is for the preview page: add --serve 8080.")
     events = Events()
     events.subscribe(lambda event: console.note(event.text))
     report = run(
@@ -93,6 +98,7 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
             args.on_full,
         ),
         options=RunOptions(args.every, args.roi, args.classes, args.deadline, args.fallback, args.track, args.watchdog),
+        serve=Serving.parse(args.serve, args.token) if args.serve else None,
     )
     say = console.note if args.json == Path("-") else console.say
     say(report.how)

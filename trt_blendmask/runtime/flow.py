@@ -66,8 +66,8 @@ class Flow(Generic[R]):
             if self._sources[source].live:
                 self.dropped += len(place)
                 place.clear()
-            self._changed.wait_for(lambda: len(place) < DEPTH or self._is_over)
-            if self._is_over:
+            self._changed.wait_for(lambda: len(place) < DEPTH or self.is_over)
+            if self.is_over:
                 return False
             place.append(frame)
             self._changed.notify_all()
@@ -83,7 +83,7 @@ class Flow(Generic[R]):
     def take(self) -> Ticket | None:
         """The next frame, of the sources in turn, as soon as there is one and a slot for its result; None: no more."""
         with self._changed:
-            while not self._is_over:
+            while not self.is_over:
                 source = self._next_source()
                 if source is None:
                     if not self._reading and not any(self._places):
@@ -139,14 +139,15 @@ class Flow(Generic[R]):
             self._finish(next(n for n in range(self._given, self._taken + 1) if n not in self._done))
 
     @property
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether no frame will be taken any more."""
         return self._end is not None or self._taken == self._left
 
     @property
     def _is_finished(self) -> bool:
         if self._given == self._end:
             return True
-        no_more = self._is_over or not (self._reading or any(self._places))
+        no_more = self.is_over or not (self._reading or any(self._places))
         return no_more and self._given == self._taken
 
     def _finish(self, end: int) -> None:

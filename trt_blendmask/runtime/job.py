@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from trt_blendmask.errors import TrtBlendMaskError
+from trt_blendmask.runtime.controls import Controls
 from trt_blendmask.runtime.deadline import Deadline
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.flow import Flow, Ticket
@@ -27,7 +28,7 @@ from trt_blendmask.runtime.sinks import Sinks
 from trt_blendmask.runtime.sources import Source
 from trt_blendmask.runtime.stop import StopSignals
 from trt_blendmask.runtime.tracking import Tracking
-from trt_blendmask.structures import Detections, Frame
+from trt_blendmask.structures import Frame
 
 MAX_BROKEN = 10  # frames in a row whose outputs are no numbers
 _POLL_S = 0.05
@@ -49,15 +50,15 @@ class Job:
         sinks: Sinks,
         events: Events,
         options: RunOptions,
-        choose: Callable[[Detections], Detections],
+        controls: Controls,
         max_frames: int | None,
         paste: str,
         colour_by: str,
     ) -> None:
-        """`teams`: models, one per thread; those of the second team are the smaller ones. `choose`: what is kept."""
+        """`teams`: models, one per thread; those of the second team are the smaller ones."""
         self.clock, self.tally, self.hangs = StageClock(), Tally(events), False
         self._teams, self._sources, self._sinks, self._events = teams, sources, sinks, events
-        self._options, self._choose = options, choose
+        self._options, self._controls = options, controls
         self._paste, self._colour_by = paste, colour_by
         self._tracks = [Tracking(source.fps) for source in sources] if options.track else []
         self._expected = _expected(sources, options.every, max_frames)
@@ -147,6 +148,9 @@ class Job:
     def _frames(self, source: Source) -> Generator[Frame, None, None]:
         frames, count = iter(source), 0
         while True:
+            while not self._controls.wait_while_paused(_POLL_S):
+                if self._flow.is_over:
+                    return
             with self.clock.measure("decode"):
                 frame = next(frames, None)
             if frame is None:
@@ -173,7 +177,8 @@ class Job:
             outputs = model.infer(images)
             found = model.collect(outputs, box)
         broken = int(outputs["count"][0]) > len(found)  # `collect` leaves out what is no number
-        found = self._choose(self._options.uncrop(found, frame.frame_wh))
+        settings = self._controls.settings
+        found = settings.keep(self._options.uncrop(found, frame.frame_wh))
         return FrameResult(
             frame,
             self._deadline.limited(found),
@@ -181,6 +186,7 @@ class Job:
             spent_ms,
             self._paste,
             self._colour_by,
+            settings.opacity,
             ticket.source,
             taken_s,
             broken,

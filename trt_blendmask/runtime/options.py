@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,23 +44,18 @@ class RunOptions:
         if self.fallback is not None and self.deadline_s is None:
             raise UsageError("A fallback is for a deadline that the model cannot hold: add --deadline 50ms.")
 
-    def chooser(self, class_names: tuple[str, ...], score: float | None) -> Callable[[Detections], Detections]:
-        """What keeps, of a frame's detections, those of `classes` that score enough.
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Refuse what the model does not know.
 
         Raises:
-            UsageError: the model with `class_names` does not know one of `classes`.
+            UsageError: one of `classes` is not in `class_names`.
         """
-        least = -np.inf if score is None else score
-        if self.classes is None:
-            return lambda found: found.above(least)
-        for name in self.classes:
+        for name in self.classes or ():
             if name not in class_names:
                 near = difflib.get_close_matches(name, class_names, 1)
                 hint = f"; did you mean '{near[0]}'?" if near else "."
                 known = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
                 raise UsageError(f"Expected classes of the model ({known}), got '{name:.80}'{hint}")
-        wanted = [class_names.index(name) for name in self.classes]
-        return lambda found: found.keep((found.scores >= least) & np.isin(found.classes, wanted))
 
     def crop(self, image: U8) -> U8:
         """The part of `image` [H, W, 3] to look at.

@@ -16,7 +16,7 @@ from trt_blendmask.paste import MODES, clip_boxes
 from trt_blendmask.runtime.labels import Colour, LabelLayer
 from trt_blendmask.structures import F32, U8, Detections
 
-FILL = 0.5  # opacity of a mask
+FILL = 0.5  # opacity of a mask where nobody wants another
 _SHIFT = 4  # fractional bits of the points that OpenCV draws
 _STRAIGHT = 0.3  # pixels a point may be off the line of its neighbours and yet be left out: drawing time is per point
 _MAX_CELLS = 4  # the mask is enlarged at most so much before its contour is traced
@@ -30,7 +30,12 @@ PALETTE: tuple[Colour, ...] = tuple((int(h[4:], 16), int(h[2:4], 16), int(h[:2],
 
 
 def draw(
-    image: U8, detections: Detections, paste: str = "exact", colour_by: str = "class", labels: bool = True
+    image: U8,
+    detections: Detections,
+    paste: str = "exact",
+    colour_by: str = "class",
+    labels: bool = True,
+    opacity: float = FILL,
 ) -> None:
     """Draw onto `image` (uint8 [H, W, 3] BGR) in place.
 
@@ -40,6 +45,7 @@ def draw(
         colour_by: "class" (the same colour in every frame) or "instance" (by the number of its track; by rank within
             the frame where there are no tracks).
         labels: write class names and scores.
+        opacity: of the masks, 0 (outlines alone) to 1.
     """
     height, width = image.shape[:2]
     clipped = clip_boxes(detections.xyxy, (width, height))
@@ -51,7 +57,8 @@ def draw(
     thickness = max(1, round(height / 480))
     for i in np.argsort(-areas, kind="stable"):  # the small ones last, so that they stay visible
         if areas[i] > 0:
-            _draw_mask(image, contours(detections.masks[i], boxes[i]), clipped[i], colours[i], thickness)
+            outline = contours(detections.masks[i], boxes[i])
+            _draw_mask(image, outline, clipped[i], colours[i], thickness, opacity)
     if labels:
         layer = LabelLayer(image)
         for i in range(len(detections)):  # the best first: it gets the best place
@@ -113,7 +120,7 @@ def _on_contour(field: npt.NDArray[np.float32], pixels: Points) -> F32:
     return np.stack([x + step * dx, y + step * dy], axis=1).astype(np.float32)
 
 
-def _draw_mask(image: U8, outline: list[F32], clipped: F32, colour: Colour, thickness: int) -> None:
+def _draw_mask(image: U8, outline: list[F32], clipped: F32, colour: Colour, thickness: int, opacity: float) -> None:
     margin = thickness + 1
     height, width = image.shape[:2]
     left, top = (max(0, int(v) - margin) for v in clipped[:2])
@@ -127,5 +134,5 @@ def _draw_mask(image: U8, outline: list[F32], clipped: F32, colour: Colour, thic
         return
     layer = crop.copy()
     cv2.fillPoly(layer, polygons, colour, cv2.LINE_AA, _SHIFT)
-    cv2.addWeighted(layer, FILL, crop, 1 - FILL, 0, dst=crop)
+    cv2.addWeighted(layer, opacity, crop, 1 - opacity, 0, dst=crop)
     cv2.polylines(crop, polygons, True, colour, thickness, cv2.LINE_AA, _SHIFT)

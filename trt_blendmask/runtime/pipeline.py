@@ -19,11 +19,13 @@ from pathlib import Path
 from trt_blendmask.backends.onnxruntime import available_cores
 from trt_blendmask.errors import SourceUnavailableError, UsageError
 from trt_blendmask.runtime.choice import GpuOptions
+from trt_blendmask.runtime.controls import Controls, Settings
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.job import Job
 from trt_blendmask.runtime.model import Model, load
 from trt_blendmask.runtime.options import RunOptions
 from trt_blendmask.runtime.overlay import check_choices
+from trt_blendmask.runtime.preview import Preview, Serving
 from trt_blendmask.runtime.progress import spell
 from trt_blendmask.runtime.recording import Recording
 from trt_blendmask.runtime.sources import LiveOptions, open_source
@@ -100,6 +102,7 @@ def run(
     events: Events | None = None,
     recording: Recording | None = None,
     options: RunOptions | None = None,
+    serve: Serving | None = None,
 ) -> RunReport:
     """Find the instances in every frame of `source`.
 
@@ -114,6 +117,7 @@ def run(
         live: how a source that may break is treated. events: told when it breaks and comes back, and what outputs do.
         recording: more about what is kept; `save` and `json` go before its own.
         options: what is looked at, and what happens when the machine is too slow.
+        serve: show the run in a browser, where it can be controlled, too; its address is an event.
 
     Ctrl-C ends the run early, but cleanly; a second one ends the program at once (130), files as they are. Whatever
     ends it, the outputs hold what was done so far; before the first frame none is touched. One that fails is left out,
@@ -121,7 +125,8 @@ def run(
 
     Raises:
         UsageError, InputMissingError, DataError: options, files or their contents that do not do.
-        OutputError: no output can be written from the start, or one failed and `recording` says to end then.
+        OutputError: the preview's address is taken, no output can be written from the start, or one failed and
+            `recording` says to end then.
         TrtBlendMaskError: the network hangs, or gives no numbers any more.
     """
     recording, options, events = recording or Recording(), options or RunOptions(), events or Events()
@@ -131,19 +136,28 @@ def run(
         for part in recording.parts(len(names)):
             part.check(model, name)
     check_choices(paste, colour_by)
+    least = 0.0 if score is None else score
+    controls = Controls(Settings(score=least, classes=options.classes))
     with ExitStack() as stack, ExitStack() as networks:
+        preview = Preview(serve, controls, events) if serve else None
+        if preview:
+            stack.callback(preview.end)
         cores = available_cores()
         threads = cores // min(cores, MAX_ABREAST)
         loaded = networks.enter_context(load(model, device, threads, gpu))
-        choose, teams = options.chooser(loaded.spec.class_names, score), [_twins(loaded)]
+        controls.class_names = loaded.spec.class_names
+        options.check_classes(controls.class_names)
+        teams = [_twins(loaded)]
         if options.fallback is not None:
             smaller = networks.enter_context(load(options.fallback, device, threads, gpu))
             teams.append(_substitutes(smaller, teams[0]))
         sources = [stack.enter_context(closing(open_source(name, live, events))) for name in names]
         if options.deadline_s is not None and not all(one.live for one in sources):
             raise UsageError("Expected a live source for a deadline: of a file, no frame is ever dropped.")
-        sinks = recording.open(events, [one.fps for one in sources])
-        job = Job(teams, sources, sinks, events, options, choose, max_frames, paste, colour_by)
+        if preview:
+            preview.begin(sources[0], loaded.how, can_record=recording.save is not None)
+        sinks = recording.open(events, [one.fps for one in sources], controls, [preview] if preview else [])
+        job = Job(teams, sources, sinks, events, options, controls, max_frames, paste, colour_by)
         signals = stack.enter_context(StopSignals())
         try:
             with closing(sinks):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from trt_blendmask.runtime.overlay import draw
+from trt_blendmask.runtime.overlay import FILL, draw
 from trt_blendmask.runtime.sources import SourceState
 from trt_blendmask.structures import U8, Detections, Frame
 
@@ -19,7 +19,7 @@ class FrameResult:
         detections: in its pixels.
         source: how its source was doing when the frame was done.
         stage_ms: milliseconds that this frame spent in each stage.
-        paste, colour_by: how `picture` is drawn, see `trt_blendmask.runtime.overlay.draw`.
+        paste, colour_by, opacity: how `picture` is drawn, see `trt_blendmask.runtime.overlay.draw`.
         source_number: which of the run's sources it is of, from 0 on.
         taken_s: `time.monotonic` when work on it began.
         broken: whether the network gave something that is no number, which is left out.
@@ -31,6 +31,7 @@ class FrameResult:
     stage_ms: dict[str, float] = field(default_factory=dict)
     paste: str = "exact"
     colour_by: str = "class"
+    opacity: float = FILL
     source_number: int = 0
     taken_s: float = 0.0
     broken: bool = False
@@ -39,5 +40,5 @@ class FrameResult:
     def picture(self) -> U8:
         """uint8 [H, W, 3] BGR: the frame with the overlay, drawn when it is first asked for; do not draw on it."""
         image = self.frame.image.copy()
-        draw(image, self.detections, self.paste, self.colour_by)
+        draw(image, self.detections, self.paste, self.colour_by, opacity=self.opacity)
         return image

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_blendmask.errors import UsageError
 from trt_blendmask.files import check_outputs
+from trt_blendmask.runtime.controls import Controls
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.recording.lines import MASKS, STANDARD_OUTPUT, JsonLines
 from trt_blendmask.runtime.recording.pictures import FORMATS, Pictures
 from trt_blendmask.runtime.recording.recorder import Recorder
+from trt_blendmask.runtime.recording.switched import Switched
 from trt_blendmask.runtime.recording.video import check_video_name
 from trt_blendmask.runtime.sinks import OfOneSource, Sink, Sinks
 
@@ -78,15 +80,18 @@ class Recording:
         folders = [self.frames and self.frames / str(number) for number in numbers]
         return [replace(self, save=save, frames=frames) for save, frames in zip(saves, folders, strict=True)]
 
-    def open(self, events: Events, fps: Sequence[float]) -> Sinks:
-        """The sinks, for sources of nominally `fps` frames per second. No file is touched before the first frame.
+    def open(self, events: Events, fps: Sequence[float], controls: Controls, more: Iterable[Sink] = ()) -> Sinks:
+        """The sinks and after them `more`, for sources of nominally `fps` frames per second; `controls` switch videos
+        off and on. No file is touched before the first frame.
 
         Raises:
             OutputError: not one of them has a place to write to.
         """
         parts = list(enumerate(zip(self.parts(len(fps)), fps, strict=True)))
         sinks: list[Sink] = [
-            OfOneSource(Recorder(part.save, rate, events, self.segment_s, self.keep_bytes), number)
+            OfOneSource(
+                Switched(Recorder(part.save, rate, events, self.segment_s, self.keep_bytes), controls, events), number
+            )
             for number, (part, rate) in parts
             if part.save is not None
         ]
@@ -97,4 +102,4 @@ class Recording:
             for number, (part, _) in parts
             if part.frames is not None
         ]
-        return Sinks(sinks, events, self.on_full == "exit")
+        return Sinks([*sinks, *more], events, self.on_full == "exit")

@@ -1,0 +1,71 @@
+"""A page in the browser that shows a run and controls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trt_blendmask.errors import SourceUnavailableError
+from trt_blendmask.runtime.controls import Controls
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.preview.address import Serving
+from trt_blendmask.runtime.preview.state import PreviewState
+from trt_blendmask.runtime.result import FrameResult
+from trt_blendmask.runtime.sources import Source
+
+if TYPE_CHECKING:
+    from trt_blendmask.runtime.preview.server import Server
+
+__all__ = ["Preview", "Serving"]
+
+
+class Preview:
+    """The page of one run, from its making until `end`; also the sink that feeds it, which only takes note of results.
+
+    Attributes:
+        url: of the page. state: what it shows.
+    """
+
+    name, draws = "preview", False
+
+    def __init__(self, serving: Serving, controls: Controls, events: Events) -> None:
+        """
+        Raises:
+            OutputError: the address is taken.
+            SourceUnavailableError: the library aiohttp is not installed.
+        """
+        try:
+            from trt_blendmask.runtime.preview.server import Server
+            from trt_blendmask.runtime.preview.site import About
+        except ModuleNotFoundError as error:
+            raise SourceUnavailableError(
+                "Expected the package aiohttp for the preview page, and it is not installed: "
+                "pip install 'trt-blendmask[web]'"
+            ) from error
+        self.written: list[Path] = []
+        self.state = PreviewState()
+        self._about = About()
+        self._server: Server = Server(serving, self.state, controls, events, self._about)
+        self.url = self._server.url
+        token = "?token=..." if serving.token else ""
+        events.publish("preview", f"Preview: {self.url}{token}", {"url": self.url})
+
+    def begin(self, source: Source, how: str, can_record: bool) -> None:
+        """Frames are about to come from `source`; `how` says what runs the network."""
+        self.state.watch(source)
+        self._about.how, self._about.can_record = how, can_record
+        self._server.site.poke()
+
+    def check(self) -> None:
+        pass
+
+    def write(self, result: FrameResult) -> None:
+        self.state.show(result)
+        self._server.site.pictures.news()
+
+    def close(self) -> None:
+        """The last result was shown; the page stays until `end`."""
+
+    def end(self) -> None:
+        """Stop serving."""
+        self._server.close()

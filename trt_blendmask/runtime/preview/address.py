@@ -1,0 +1,92 @@
+"""Where the page is served, and who may see it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass, field
+
+from trt_blendmask.errors import UsageError
+
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+LEAST_TOKEN = 8
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where the preview page is served.
+
+    Attributes:
+        host, port: to listen on; port 0 takes a free one.
+        token: who knows it may look and control; "": whoever is on this machine may.
+    """
+
+    host: str
+    port: int
+    token: str = field(default="", repr=False)
+
+    @staticmethod
+    def parse(text: str, token: str = "") -> Serving:
+        """Read `[HOST:]PORT`. Without HOST it is this machine alone, and with a token all of its networks.
+
+        Args:
+            token: itself, or env:NAME: the environment variable that holds it, which `ps` does not show.
+
+        Raises:
+            UsageError: neither, or a host that others reach without a token.
+        """
+        host, _, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not (port.isascii() and port.isdecimal() and int(port) < 65536) or any(c.isspace() for c in host):
+            raise UsageError(f"Expected [HOST:]PORT for the preview page, as 8080 or 0.0.0.0:8080, got '{text}'.")
+        token = _looked_up(token)
+        serving = Serving(host or (EVERYWHERE if token else LOOPBACK), int(port), token)
+        if not token and not serving.is_local:
+            raise UsageError(
+                f"Expected a token where others can reach the preview page, but '{serving.host}' came without: "
+                "add --token env:NAME, or serve this machine alone: --serve " + port
+            )
+        return serving
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def url(self, port: int) -> str:
+        """What to type into a browser on this machine; without the token."""
+        host = {EVERYWHERE: socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    def answers_to(self, host: str) -> bool:
+        """Whether a request may be addressed to `host` (a Host header): an address, or a name that is ours. Any other
+        name may have been made to point here by the owner of a page that a browser on this network looks at.
+        """
+        name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+        own = socket.gethostname().lower()
+        if name.lower() in {"localhost", self.host.lower(), own, f"{own.partition('.')[0]}.local"}:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _looked_up(token: str) -> str:
+    if token.startswith("env:"):
+        name = token.removeprefix("env:")
+        token = os.environ.get(name, "")
+        if not token:
+            raise UsageError(
+                f"Expected the token in the environment variable {name}, but it is not set: export {name}=..."
+            )
+    if token and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        raise UsageError(f"Expected a token of {LEAST_TOKEN} or more letters and digits, got one of {len(token)}.")
+    return token

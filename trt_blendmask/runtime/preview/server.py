@@ -1,0 +1,120 @@
+"""The preview's server: a thread with a loop of its own, so that the pipeline never waits for a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from contextlib import suppress
+
+from aiohttp import web
+
+from trt_blendmask.errors import OutputError, first_line
+from trt_blendmask.runtime.controls import Controls
+from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.preview.address import Serving
+from trt_blendmask.runtime.preview.guard import LARGEST_REQUEST, MOST_CONNECTIONS, Guard
+from trt_blendmask.runtime.preview.site import About, Site
+from trt_blendmask.runtime.preview.state import PreviewState
+
+_SEND_BUFFER = 64 << 10  # bytes in the kernel per client: what a slow one sees is at most so much behind
+_CLOSE_S = 2.0
+_LOG = logging.getLogger("trt_blendmask.preview")
+_LOG.addHandler(logging.NullHandler())
+_LOG.propagate = False  # what strangers send is no news
+
+
+class Server:
+    """Serves from its making until `close`.
+
+    Attributes:
+        url: of the page.
+        site: the routes, and the pictures.
+    """
+
+    def __init__(self, serving: Serving, state: PreviewState, controls: Controls, events: Events, about: About) -> None:
+        """
+        Raises:
+            OutputError: the address is taken, or not of this machine.
+        """
+        self._socket = _listen(serving)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = serving.url(self.port)
+        self._guard = Guard(serving)
+        self._parts = state, controls, events, about
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def close(self) -> None:
+        """End all connections; returns within two seconds."""
+        with suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        self.site = Site(*self._parts)
+        app = web.Application(middlewares=[self._guard.middleware], client_max_size=LARGEST_REQUEST)
+        app.on_response_prepare.append(self._guard.prepare)
+        app.add_routes(self.site.routes())
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_LOG,
+            handler_cancellation=True,
+            shutdown_timeout=0.2,
+            keepalive_timeout=30.0,
+            lingering_time=1.0,
+            auto_decompress=False,  # no bombs
+            max_line_size=LARGEST_REQUEST // 2,
+            max_field_size=LARGEST_REQUEST // 2,
+        )
+        await runner.setup()
+        server = runner.server
+        assert server is not None
+
+        def protocol() -> asyncio.Protocol:
+            return server() if len(server.connections) < MOST_CONNECTIONS else _Full()
+
+        listening = await self._loop.create_server(protocol, sock=self._socket)
+        tasks = [
+            asyncio.create_task(self.site.pictures.work()),
+            asyncio.create_task(self._guard.watch(lambda: server.connections)),
+        ]
+        self._ready.set()
+        await self._ended.wait()
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await runner.cleanup()
+
+
+class _Full(asyncio.Protocol):
+    """Hangs up on one connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _listen(serving: Serving) -> socket.socket:
+    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # accepted connections inherit it
+        listener.bind((serving.host, serving.port))
+        listener.listen(MOST_CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or first_line(error)
+        raise OutputError(
+            f"Expected to serve the preview on {serving.host}:{serving.port}, but {reason}: try another port, --serve 0"
+        ) from error
+    return listener
