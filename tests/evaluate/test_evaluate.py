@@ -240,7 +240,7 @@ def test_the_rule_of_adelaidet(scenes: Path, tmp_path: Path, capsys: pytest.Capt
     assert rule.scaled_wh((1920, 1080)) == (1333, 750)
     assert rule.scaled_wh((500, 375)) == (1067, 800)
     assert command(scenes, tmp_path / "large", "--resize", "800,1333") == 2
-    assert "--size 768x1344" in capsys.readouterr().err
+    assert "--input-size 768x1344" in capsys.readouterr().err
     fits = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "a", 2, ShortestEdge(288, 576))
     boxed = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "b", 2)
     assert fits.models[0].box.overall["AP50"] == pytest.approx(boxed.models[0].box.overall["AP50"], abs=0.1)

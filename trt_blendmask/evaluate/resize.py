@@ -44,8 +44,8 @@ class ShortestEdge:
             least = "x".join(str(-(-side // 32) * 32) for side in (height, width))
             raise UsageError(
                 f"Expected an input of at least {height} x {width} for --resize {self.short},{self.long} and these "
-                f"pictures, but '{name}' takes {spec.input_hw[0]} x {spec.input_hw[1]}. Export it with --size {least}, "
-                "or leave --resize out."
+                f"pictures, but '{name}' takes {spec.input_hw[0]} x {spec.input_hw[1]}. Export it with "
+                f"--input-size {least}, or leave --resize out."
             )
 
     def place(self, image: U8, spec: ModelSpec) -> U8:
