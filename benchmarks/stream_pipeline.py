@@ -34,7 +34,7 @@ from trt_blendmask.runtime.recording.video import VideoFile
 from trt_blendmask.runtime.sources import LiveOptions, open_source
 from trt_blendmask.runtime.sources.decode import Shot
 from trt_blendmask.runtime.sources.live import LiveSource
-from trt_blendmask.structures import Detections, Letterbox, ModelSpec
+from trt_blendmask.structures import U8, Detections, Letterbox, ModelSpec
 
 FPS = 30.0
 FILE_MS, LIVE_MS = (2.0, 10.0, 20.0, 40.0), (5.0, 15.0, 25.0, 60.0)
@@ -64,18 +64,21 @@ class Camera:
 class Waiting:
     """A model whose network waits `seconds` and then finds one object."""
 
-    how, path, abreast = "a network that waits", Path("waits"), 1
+    how, path, abreast, batch = "a network that waits", Path("waits"), 1, 1
 
     def __init__(self, seconds: float) -> None:
         self.spec = ModelSpec("deployable", ("part",), (320, 576), (8, 16, 32), 4, 14, 56, 100, input_dtype="uint8")
         self._seconds = seconds
-        self.letterbox = Letterboxer(self.spec)
+        self._letterboxer = Letterboxer(self.spec)
+
+    def letterbox(self, image: U8, _slot: int = 0) -> tuple[Array, Letterbox]:
+        return self._letterboxer(image)
 
     def infer(self, _images: Array) -> dict[str, Any]:
         time.sleep(self._seconds)
         return {"count": np.array([1])}
 
-    def collect(self, _outputs: dict[str, Any], box: Letterbox) -> Detections:
+    def collect(self, _outputs: dict[str, Any], box: Letterbox, _slot: int = 0) -> Detections:
         one = np.ones(1, np.float32)
         xyxy, masks = np.array([[50, 50, 150, 120]], np.float32), np.full((1, 56, 56), 0.9, np.float32)
         return Detections(xyxy, one, one.astype(np.int32) * 0, masks, box.frame_wh, self.spec.class_names)

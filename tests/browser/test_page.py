@@ -34,18 +34,17 @@ def browser() -> Iterator[Browser]:
 class Run:
     """`trt-blendmask run --serve 0` in a process of its own."""
 
-    def __init__(self, model: Path, source: str, *more: str) -> None:
+    def __init__(self, model: Path, *more: str) -> None:
         words = [
             sys.executable,
             "-m",
             "trt_blendmask",
             "run",
-            str(model),
-            source,
             "--serve",
             "0",
             "--score",
             "0",
+            str(model),
             *more,
         ]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -172,6 +171,41 @@ def test_no_signal_comes_and_goes(browser: Browser, start: Callable[..., Run]) -
         expect(page.locator("#events")).to_contain_text("NO SIGNAL")
         first = shown(page)
         assert until_shown(page, lambda now: float(np.abs(now - first).mean()) > 0.2)
+    page.context.close()
+
+
+@pytest.mark.parametrize(("name", "wh"), [("wide", (1280, 800)), ("phone", (390, 844))])
+def test_several_sources_are_all_shown_and_one_is_chosen(
+    browser: Browser, start: Callable[..., Run], name: str, wh: tuple[int, int]
+) -> None:
+    with RtspServer() as server:
+        page = opened(browser, start(BELT, BELT.replace("320x180", "240x180"), server.url, "--stale", "0.5"), wh=wh)
+        tiles = page.locator("#sources button")
+        expect(tiles).to_have_count(3)
+        for index in range(3):
+            expect(tiles.nth(index)).to_contain_text("FPS", timeout=15000)
+            expect(tiles.nth(index).locator("img")).to_have_js_property("complete", True)
+        expect(page.locator("#picture")).to_have_js_property("naturalWidth", 320)
+        tiles.nth(1).click()
+        expect(page.locator("#picture")).to_have_js_property("naturalWidth", 240, timeout=10000)
+        first = shown(page)
+        assert until_shown(page, lambda now: now.shape == first.shape and float(np.abs(now - first).mean()) > 1)
+        expect(tiles.nth(1)).to_have_attribute("aria-pressed", "true")
+        server.mode = "freeze"
+        expect(tiles.nth(2)).to_contain_text("NO SIGNAL", timeout=8000)
+        expect(page.locator("#status")).to_have_text("LIVE")  # of the one that is shown
+        width, inner = page.locator("html").evaluate("e => [e.scrollWidth, innerWidth]")
+        assert width <= inner
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / f"several_{name}.png", full_page=name == "phone")
+        tiles.nth(2).click()
+        expect(page.locator("#status")).to_contain_text("NO SIGNAL since")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Snapshot").click()
+        assert cv2.imread(str(download.value.path())) is not None
+        page.reload(wait_until="domcontentloaded")  # the choice is in the address
+        expect(page.locator("#status")).to_contain_text("NO SIGNAL since", timeout=8000)
+        assert page.faults == []  # type: ignore[attr-defined]
     page.context.close()
 
 

@@ -10,11 +10,12 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from benchmarks.raw_head import write_drawn
@@ -28,9 +29,15 @@ from trt_blendmask.engines.engine import open_engine
 from trt_blendmask.engines.operation import build
 from trt_blendmask.engines.options import BuildOptions
 from trt_blendmask.errors import TrtBlendMaskError
+from trt_blendmask.profiler.layers.tensorrt import tensorrt_layers
+from trt_blendmask.profiler.measure import profile
+from trt_blendmask.profiler.report import ModelProfile
+from trt_blendmask.profiler.steps import ProfileOptions
+from trt_blendmask.profiler.trtexec import write_trtexec
 from trt_blendmask.runtime.letterbox import Letterboxer
 from trt_blendmask.structures import ModelSpec
 from trt_blendmask.surgery import operate
+from trt_blendmask.surgery.macs import count_macs
 from trt_blendmask.synthetic import render_scene
 
 BOUNDS = {"boxes": 1e-2, "scores": 1e-5, "masks": 1e-4}
@@ -114,7 +121,7 @@ def test_equals_onnxruntime(session: TensorRtSession, engine: Path, model: Path)
             apart = nearest(got, wanted, i)
             found, missed = found + 1, missed + any(apart[name] > bound for name, bound in BOUNDS.items())
             worst = {name: max(worst[name], apart[name]) for name in worst}
-    report(f"{engine.stem} through {session._device.library}, against ONNX Runtime", {"missed": missed, **worst})
+    report(f"{engine.stem} through {session.device.library}, against ONNX Runtime", {"missed": missed, **worst})
     assert found > 0
     assert missed <= 0.01 * found
 
@@ -156,12 +163,12 @@ def test_nothing_is_allocated(session: TensorRtSession) -> None:
     images = pictures(spec_of(session), 2)
     for i in range(10):
         session.run(images[i % 2])
-    with session._device.current():
-        before = session._device.memory_info().free_bytes
+    with session.device.current():
+        before = session.device.memory_info().free_bytes
     for i in range(FRAMES):
         session.run(images[i % 2])
-    with session._device.current():
-        assert session._device.memory_info().free_bytes == before
+    with session.device.current():
+        assert session.device.memory_info().free_bytes == before
 
 
 def test_times(session: TensorRtSession, engine: Path) -> None:
@@ -170,7 +177,7 @@ def test_times(session: TensorRtSession, engine: Path) -> None:
     times = [session.times() for _ in range(FRAMES)]
     parts = {name: np.array([asdict(t)[name] for t in times]) for name in FrameTimes.__annotations__}
     values = {name: [float(np.percentile(ms, q)) for q in (50, 99)] for name, ms in parts.items()}
-    report(f"{engine.stem} through {session._device.library}", {"how": session.how, "p50 and p99 in ms": values})
+    report(f"{engine.stem} through {session.device.library}", {"how": session.how, "p50 and p99 in ms": values})
     assert values["compute"][0] > 0
     assert values["frame"][0] <= 1.5 * sum(values[name][0] for name in ("upload", "compute", "download"))
 
@@ -202,7 +209,7 @@ def test_arrays_on_the_device(session: TensorRtSession) -> None:
     """An input that lies there already gives the same, and the outputs can be had there."""
     picture = pictures(spec_of(session), 1)[0]
     wanted = copied(session.run(picture))
-    device = session._device
+    device = session.device
     with device.current():
         memory, host, stream = device.memory(picture.nbytes), device.pinned(picture.nbytes), device.stream()
         host.array[:] = picture.reshape(-1).view(np.uint8)
@@ -220,3 +227,32 @@ def test_arrays_on_the_device(session: TensorRtSession) -> None:
         np.testing.assert_array_equal(got, wanted["scores"])
         for thing in (memory, host, stream):
             thing.free()
+
+
+def test_layers(session: TensorRtSession, model: Path, engine: Path) -> None:
+    """Nearly all of the time and of the multiply-adds find their part; the sums are reported."""
+    profile = tensorrt_layers(session, pictures(spec_of(session)), runs=20)
+    expected = sum(count_macs(onnx.load(model)).values())
+    assert 0.95 * expected < sum(layer.macs for layer in profile.layers) <= expected
+    placed = sum(layer.ms for layer in profile.layers if layer.part != "other")
+    assert placed > 0.8 * profile.sum_ms > 0
+    files = write_trtexec(replace(NOTHING, layers=profile), Path(os.environ.get("OUT", "build")) / engine.name)
+    names = {"runs": profile.runs, "whole_ms": profile.whole_ms, "sum_ms": profile.sum_ms, "placed_ms": placed}
+    report(f"layers of {engine.stem} through {session.device.library}", {**names, "files": [str(f) for f in files]})
+
+
+NOTHING = ModelProfile("engine", "", "", "", "", (0, 0), None, 0)
+
+
+def test_profile(engine: Path, model: Path) -> None:
+    """The engine beside the ONNX that it was built from: the GPU's times lie within the host's."""
+    report_of = profile([model, engine], ProfileOptions(duration=2.0, pipeline=False, force=True))
+    of_engine = report_of.models[1]
+    assert not of_engine.error
+    median = {key: float(np.median(times)) for key, times in of_engine.times.items()}
+    assert median["gpu"] < median["network"] < median["host"]
+    assert median["compute"] > 0
+    noise = {key: one.cov for key in ("gpu", "network", "host") if (one := of_engine.distribution(key))}
+    compared = [asdict(one) for one in report_of.comparisons if one.metric == "network"]
+    found = {"median": median, "cov": noise, "compared": compared, "agreement": of_engine.agreement}
+    report(f"profile of {engine.stem}", found)

@@ -87,12 +87,12 @@ class Block:
     def of(outputs: tuple[TensorSpec, ...]) -> Block:
         """The block of `outputs`, the largest one last."""
         offsets, end = {}, 0
-        for last in sorted(outputs, key=_nbytes):
+        for last in sorted(outputs, key=nbytes_of):
             offsets[last.name] = -(-end // _ALIGNMENT) * _ALIGNMENT
-            end = offsets[last.name] + _nbytes(last)
+            end = offsets[last.name] + nbytes_of(last)
         if last.name != "masks" or "count" not in offsets or len(last.shape) != 4 or last.shape[0] != 1:
             return Block(offsets, end, end, 0)
-        slot = _nbytes(last) // last.shape[1]
+        slot = nbytes_of(last) // last.shape[1]
         return Block(offsets, end, offsets["masks"] + slot * min(FIRST_SLOTS, last.shape[1]), slot)
 
 
@@ -111,6 +111,10 @@ class Execution:
                 f"Expected the GPU to run '{self._engine.path}', but TensorRT could not{self._engine.reason()}. "
                 "Build the engine again on this machine: trt-blendmask build MODEL.onnx -o F.engine"
             )
+
+    def profile(self, profiler: Any) -> None:
+        """Tell `profiler`, an IProfiler, at each enqueue from now on how long the layers took."""
+        self._context.profiler = profiler
 
     def free(self) -> None:
         self._context = None
@@ -193,12 +197,12 @@ class Lane:
 
     def _allocate(self, engine: Any) -> None:
         device, block, images = self._device, self._block, engine.inputs[0]
-        self._host_input = self._kept(device.pinned(_nbytes(images)))
+        self._host_input = self._kept(device.pinned(nbytes_of(images)))
         self._host_output = self._kept(device.pinned(block.nbytes))
         self._input: Buffer = self._host_input
         self._output: Buffer = self._host_output
         if not self.mode.mapped:
-            self._input = self._kept(device.memory(_nbytes(images)))
+            self._input = self._kept(device.memory(nbytes_of(images)))
             self._output = self._kept(device.memory(block.nbytes))
         self.images = _view(self._host_input, images, 0)
         self.images[...] = 0
@@ -297,8 +301,8 @@ def check_ends(engine: Any) -> None:
 
 
 def _view(buffer: PinnedBuffer, spec: TensorSpec, offset: int) -> Array:
-    return buffer.array[offset : offset + _nbytes(spec)].view(spec.dtype).reshape(spec.shape)
+    return buffer.array[offset : offset + nbytes_of(spec)].view(spec.dtype).reshape(spec.shape)
 
 
-def _nbytes(spec: TensorSpec) -> int:
+def nbytes_of(spec: TensorSpec) -> int:
     return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize

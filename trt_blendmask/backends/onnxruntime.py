@@ -14,6 +14,7 @@ from trt_blendmask.structures import METADATA_KEY, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -41,16 +42,10 @@ class OnnxRuntimeSession:
 
         self.path = existing_file(path, "a deployable ONNX model", _HINT)
         model = check_runnable(self.path.read_bytes(), self.path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 4  # what goes wrong is raised; the library need not print it as well
-        # Threads that spin while they wait take the cores from the decoder, the overlay and the encoder.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(threads)
         try:
             session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_harmful(model)
+                str(self.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=harmful(model)
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no public base class
             raise DataError(
@@ -89,6 +84,20 @@ class OnnxRuntimeSession:
         self._session = None
 
 
+def session_options(threads: int = 0) -> onnxruntime.SessionOptions:
+    """How every graph is run: `threads` for one operator, 0 for as many as this process may use."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # what goes wrong is raised; the library need not print it as well
+    # Threads that spin while they wait take the cores from the decoder, the overlay and the encoder.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 def available_cores() -> int:
     """Cores that this process may use (a container or taskset may allow fewer than the machine has)."""
     if hasattr(os, "sched_getaffinity"):
@@ -96,7 +105,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _harmful(model: onnx.ModelProto) -> list[str]:
+def harmful(model: onnx.ModelProto) -> list[str]:
     """Optimizers of ONNX Runtime to leave out.
 
     WeightBiasQuantization rounds the biases of INT8 convolutions to multiples of a small step, and reckons in the type

@@ -66,7 +66,11 @@ def open_session(
 
 
 class TensorRtSession:
-    """`trt_blendmask.backends.Session` of an engine."""
+    """`trt_blendmask.backends.Session` of an engine.
+
+    Attributes:
+        engine, device: that it stands on; closed with the session.
+    """
 
     abreast = 2  # one computes while the other copies, or its thread is busy with the picture
 
@@ -82,7 +86,7 @@ class TensorRtSession:
         """
         check_ends(engine)
         self.path, self.inputs, self.outputs = engine.path, engine.inputs, engine.outputs
-        self._engine, self._device, self._original = engine, device, original
+        self.engine, self.device, self._original = engine, device, original
         spec = engine.info.spec if engine.info else spec_of_ends(engine.inputs, engine.outputs)
         self.metadata = spec.to_json() if spec else ""
         self._twins: list[TensorRtSession] = []
@@ -126,7 +130,7 @@ class TensorRtSession:
 
     def twin(self) -> TensorRtSession:
         owner = self._original or self
-        twin = TensorRtSession(owner._engine, owner._device, owner)
+        twin = TensorRtSession(owner.engine, owner.device, owner)
         owner._twins.append(twin)
         return twin
 
@@ -139,8 +143,8 @@ class TensorRtSession:
             self._closed = True
             self._lane.close()
             if self._original is None:
-                with self._device.current():
-                    self._engine.close()
+                with self.device.current():
+                    self.engine.close()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from trt_blendmask.cli import (
     export,
     inspect,
     predict,
+    profile,
     quantize,
     run,
     surgery,
@@ -31,7 +32,7 @@ from trt_blendmask.console import Console, hold_standard_files, only_our_words
 from trt_blendmask.errors import OutputError, TrtBlendMaskError
 
 # In the order of the pipeline.
-VERBS = (export, surgery, calibrate, quantize, build, predict, run, compare, eval, inspect, doctor, demo, zoo)
+VERBS = (export, surgery, calibrate, quantize, build, predict, run, profile, compare, eval, inspect, doctor, demo, zoo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,19 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error(error.exit_code, str(error))
         return error.exit_code
     except KeyboardInterrupt as stop:
-        console.error(130, str(stop) or "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
-        return 130
+        return _say_stopped(console, stop)
     except BrokenPipeError:
         _drop_output()  # the reader went away: nobody to tell
         return OutputError.exit_code
     except Exception as error:
         if args.debug:
             raise
+        if isinstance(error.__cause__, KeyboardInterrupt):  # what pybind11 makes of it in the midst of an import
+            return _say_stopped(console, error.__cause__)
         code = OutputError.exit_code if isinstance(error, OSError) else TrtBlendMaskError.exit_code
         _drop_output()
         fault = f"{type(error).__name__}: {error}".splitlines()[0]
         console.error(code, f"{fault}. Run the same command with --debug for the whole story.")
         return code
+
+
+def _say_stopped(console: Console, stop: KeyboardInterrupt) -> int:
+    console.error(130, str(stop) or "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
+    return 130
 
 
 def entry() -> NoReturn:

@@ -49,6 +49,23 @@ def latency(text: str) -> float:
     return _scaled(text, {"ms": 1e-3, "s": 1.0}, "a time from 1ms to 60s, as 50ms", 1e-3, 60.0)
 
 
+def measuring(text: str) -> float:
+    """Seconds."""
+    units = {"ms": 1e-3, "s": 1.0, "m": 60.0}
+    return _scaled(text, units, "a time from 10ms to 60m, as 500ms, 3s or 2m", 0.01, 3600.0)
+
+
+def percentiles(text: str) -> tuple[float, ...]:
+    """Ranks, ascending."""
+    try:
+        ranks = {float(part) for part in text.split(",")}
+    except ValueError:
+        ranks = {-1.0}
+    if not all(0 < rank < 100 for rank in ranks):
+        raise argparse.ArgumentTypeError(f"expected numbers between 0 and 100, as 50,90,95,99, got '{text}'")
+    return tuple(sorted(ranks))
+
+
 def region(text: str) -> tuple[int, int, int, int]:
     try:
         x, y, width, height = (count(part) for part in text.split(","))

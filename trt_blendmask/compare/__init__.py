@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -16,13 +17,16 @@ from trt_blendmask.calibrate.pictures import Picture, choose, open_pictures
 from trt_blendmask.compare.measure import ClassRow, Measure, WorstPicture
 from trt_blendmask.compare.page import page_of
 from trt_blendmask.compare.stages import Seen, StageDifference, Watched
-from trt_blendmask.errors import DataError
+from trt_blendmask.engines.passport import passport_path
+from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.evaluate.class_names import places
-from trt_blendmask.files import atomic_output, check_outputs
+from trt_blendmask.files import check_outputs, temporary_beside, write_texts
 from trt_blendmask.layout import columns
 from trt_blendmask.quantize.agreement import SCORE, Agreement
-from trt_blendmask.runtime.choice import GpuOptions
+from trt_blendmask.runtime.choice import GpuOptions, is_engine
+from trt_blendmask.runtime.images import SUFFIXES
 from trt_blendmask.runtime.progress import ProgressLine, StageClock
+from trt_blendmask.runtime.stop import StopSignals
 from trt_blendmask.structures import U8
 
 GATES = ("f1", "box_iou", "mask_iou", "boundary_f")
@@ -97,7 +101,7 @@ class CompareReport:
             "f1": [{"score": s, "box_iou": iou, "f1": f1} for s, row in self.f1_at.items() for iou, f1 in row.items()],
             "classes": [asdict(row) for row in self.classes],
             "class_changes": [dict(zip(("reference", "other", "count"), c, strict=True)) for c in self.class_changes],
-            "stages": [asdict(stage) for stage in self.stages],
+            "stages": [_finite(asdict(stage)) for stage in self.stages],
             "notes": list(self.notes),
             "worst": worst,
         }
@@ -128,15 +132,20 @@ def compare(
         UsageError, InputMissingError, DataError, OutputError: with what to do about it; as `trt_blendmask.load`, too.
     """
     facts = output.with_suffix(".json")
-    check_outputs([output, facts], [reference, other, images])
+    if output.suffix.lower() in SUFFIXES:
+        raise UsageError(f"Expected a page to write, got '{output}', as pictures are named. Type: -o compare.html")
+    passports = [passport_path(path) for path in (reference, other) if is_engine(path)]
+    check_outputs([output, facts], [reference, other, images, *passports])
     pictures = open_pictures(images)
     wanted = set(choose(pictures, n, False, lambda: None))
     measure = Measure(score)
     with ExitStack() as stack:
         one, two = (stack.enter_context(Watched(path, device, gpu)) for path in (reference, other))
         names = one.model.spec.class_names
-        rename = _renaming(names, two.model.spec.class_names, reference, other)
+        rename = renaming(names, two.model.spec.class_names, reference, other)
         notes = _notes(one, two, (reference, other))
+        with temporary_beside(output):  # whether it can be written is better known before than after the work
+            pass
         line = ProgressLine(shows_progress, len(wanted))
         stack.callback(line.close)
         unreadable, stopped = _run(lambda image: (one(image), rename(two(image))), pictures.read(wanted), measure, line)
@@ -183,8 +192,11 @@ def _run(
                 continue
             with clock.measure("network"):
                 seen = see(picture.image)
-            measure.add(picture.name, picture.image, *seen)
-            line.step(clock)
+            with StopSignals() as stop:  # a picture counts wholly or not at all
+                measure.add(picture.name, picture.image, *seen)
+                line.step(clock)
+            if stop.asked:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         if not measure.pictures:
             raise
@@ -204,18 +216,22 @@ def require(report: CompareReport, least: Mapping[str, float]) -> None:
             f"anything above score {report.score:g}. Give pictures of what they were trained on."
         )
     values = report.gate_values()
-    below = {name: bound for name, bound in least.items() if values[name] < bound}
+    below = {name: bound for name, bound in least.items() if not values[name] >= bound}
     if below:
         expected = ", ".join(f"{name} >= {bound:g}" for name, bound in below.items())
-        got = ", ".join(f"{name} {values[name]:.4f}" for name in below)
+        got = ", ".join(f"{name} {math.floor(1e4 * values[name]) / 1e4:.4f}" for name in below)  # 0.96999 is not 0.97
         page = shlex.quote(str(report.files[0]))
         raise DataError(f"Expected {expected} of '{report.other}', got {got}. See the worst pictures in {page}.")
 
 
-def _renaming(names: tuple[str, ...], others: tuple[str, ...], reference: Path, other: Path) -> Callable[[Seen], Seen]:
-    """What gives the detections of the other model the reference's class numbers."""
+def renaming(names: tuple[str, ...], others: tuple[str, ...], reference: Path, other: Path) -> Callable[[Seen], Seen]:
+    """What gives the detections of the other model the reference's class numbers.
+
+    Raises:
+        DataError: a class that only one of them knows.
+    """
     found = places(others, names)
-    if len(names) != len(others) or None in found:
+    if len(names) != len(others) or sorted(place for place in found if place is not None) != list(range(len(names))):
         strange = [name for name, place in zip(others, found, strict=True) if place is None]
         missing = [name for name, place in zip(names, places(names, others), strict=True) if place is None]
         words = ", ".join(map(repr, (strange or missing)[:3])) or "a name twice"
@@ -227,8 +243,7 @@ def _renaming(names: tuple[str, ...], others: tuple[str, ...], reference: Path, 
 
     def rename(seen: Seen) -> Seen:
         old = seen.detections
-        known = np.clip(old.classes, 0, len(table) - 1)
-        return replace(seen, detections=replace(old, classes=table[known], class_names=names))
+        return replace(seen, detections=replace(old, classes=table[old.classes], class_names=names))
 
     return rename
 
@@ -245,10 +260,12 @@ def _notes(one: Watched, two: Watched, paths: tuple[Path, Path]) -> list[str]:
     return notes
 
 
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+
+
 def _write(report: CompareReport, output: Path, facts: Path) -> CompareReport:
     report = replace(report, files=(output, facts))
-    with atomic_output(output) as temporary:
-        temporary.write_text(page_of(report), encoding="utf-8", errors="backslashreplace")
-    with atomic_output(facts) as temporary:
-        temporary.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    write_texts({output: page_of(report), facts: json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n"})
     return report

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trt_blendmask.compare.measure import WorstPicture
+from trt_blendmask.html_page import html_table, page
 from trt_blendmask.paste import Bool, Patch, paste
-from trt_blendmask.quantize.histograms import html_table, page
 from trt_blendmask.runtime.overlay import draw
 from trt_blendmask.runtime.panels import beside, figure, paint
 from trt_blendmask.structures import U8, Detections

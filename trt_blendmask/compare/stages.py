@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trt_blendmask.errors import TrtBlendMaskError
+from trt_blendmask.files import existing_file
+from trt_blendmask.paste import visible
 from trt_blendmask.runtime.choice import GpuOptions, is_engine
 from trt_blendmask.runtime.model import Model, filled_slots, load
 from trt_blendmask.structures import U8, Detections
@@ -59,14 +60,18 @@ class Watched:
         return len(self._inner) == len(_INPUT_OF)
 
     def __call__(self, image: U8) -> Seen:
-        """Detections of uint8 [H, W, 3] BGR, boxes in its pixels."""
+        """Detections of uint8 [H, W, 3] BGR, boxes in its pixels; those that no pixel of it shows are left out."""
         images, box = self.model.letterbox(image)
         outputs = self.model.infer(images)
         inner = {stage: outputs[name].astype(np.float32) for stage, name in self._inner.items()}
-        attention = inner.get("attention")
+        bases, attention = inner.get("bases"), inner.get("attention")
+        if bases is not None:
+            bases = bases[:1]  # of a batch the first is this picture's; its attention comes first, too
+        found = self.model.collect(outputs, box)
+        inside = visible(found)
         if attention is not None:
-            attention = attention[filled_slots(outputs)]
-        return Seen(self.model.collect(outputs, box), inner.get("bases"), attention)
+            attention = attention[filled_slots(outputs)][inside]
+        return Seen(found.keep(inside), bases, attention)
 
     def close(self) -> None:
         self.model.close()
@@ -81,8 +86,8 @@ class Watched:
         """The model with more outputs; None where they are not to be had: `load` says better what is wrong."""
         import onnx
 
-        try:
-            graph = onnx.load(path)
+        try:  # not onnx.load: it follows weights into other files, and waits for who writes into a pipe
+            graph = onnx.load_model_from_string(existing_file(path, "an ONNX model", "").read_bytes())
             inputs = {node.name: node.input[0] for node in graph.graph.node if node.input}
             self._inner = {stage: inputs[node] for stage, node in _INPUT_OF.items() if node in inputs}
             known = {value.name for value in graph.graph.output}
@@ -92,9 +97,7 @@ class Watched:
                 file = Path(folder) / path.name
                 onnx.save(graph, file)
                 return load(file, "cpu")
-        except TrtBlendMaskError:
-            return None
-        except Exception:  # protobuf and onnx have exceptions of their own
+        except Exception:  # ours, and those of protobuf and onnx
             return None
 
 
@@ -157,8 +160,9 @@ class StageSums:
         if reference.shape != other.shape:
             self.other_shape = tuple(dict.fromkeys((*self.other_shape, stage)))
             return
-        difference = np.abs(reference.astype(np.float64) - other)
+        with np.errstate(invalid="ignore"):  # FP16 that overflowed: the report says "nan"
+            difference = np.abs(reference.astype(np.float64) - other)
         whole = reference if scale is None else scale
         row = [(difference**2).sum(), (whole.astype(np.float64) ** 2).sum(), difference.sum(), difference.size]
         self._rows[stage] = self._rows.get(stage, np.zeros(4)) + row
-        self._largest[stage] = max(self._largest.get(stage, 0.0), float(difference.max(initial=0)))
+        self._largest[stage] = float(np.maximum(self._largest.get(stage, 0.0), difference.max(initial=0)))

@@ -41,8 +41,8 @@ _PACKAGES = re.compile(
     r"(trt-blendmask|numpy|onnx|onnx-graphsurgeon|onnxruntime.*|av|opencv-.*|tensorrt.*|cuda-.*|pycuda|rich|pyyaml)",
     re.I,
 )
-_GPU_CLOCKS = "/sys/class/devfreq/*"
-_GPU_UNIT = re.compile(r"(\.gpu|\.ga10b|gpu-gpc.*|\.gv11b|gpu)$")
+GPU_CLOCKS = "/sys/class/devfreq/*"
+GPU_UNIT = re.compile(r"(\.gpu|\.ga10b|gpu-gpc.*|\.gv11b|gpu)$")
 
 
 def look(machine: Machine) -> Facts:
@@ -178,7 +178,7 @@ def _power(machine: Machine, answers: Answers) -> Power:
 
 def _sysfs_clocks(machine: Machine) -> tuple[Clock, ...]:
     """Of the CPU and, on a Jetson, of the GPU: what jetson_clocks locks, readable without being root."""
-    places = [("GPU", place, "{}_freq", 1e6) for place in machine.find(_GPU_CLOCKS) if _GPU_UNIT.search(place)]
+    places = [("GPU", place, "{}_freq", 1e6) for place in machine.find(GPU_CLOCKS) if GPU_UNIT.search(place)]
     if not places:
         return ()
     places.append(("CPU", "/sys/devices/system/cpu/cpu0/cpufreq", "scaling_{}_freq", 1e3))

@@ -92,6 +92,11 @@ class OpenedEngine:
         engine = self._engine  # TensorRT 11 and RTX have only the second name
         return int(getattr(engine, "device_memory_size_v2", 0) or getattr(engine, "device_memory_size", 0))
 
+    def layer_information(self) -> str:
+        """JSON of its layers, as its inspector tells them: their names, or all of them where it was built in detail."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self.flavor.module.LayerInformationFormat.JSON))
+
     def reason(self) -> str:
         """What TensorRT complained of since this was last asked, as ": words" to put behind a sentence, or ""."""
         words = str(self._log.reason())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -9,13 +11,14 @@ import numpy as np
 
 from trt_blendmask.evaluate.confusion import SCORE, Confusion
 from trt_blendmask.evaluate.scores import CURVES, KINDS, NAMES
-from trt_blendmask.quantize.histograms import STYLE, html_table, page, svg, text, ticks
+from trt_blendmask.html_page import STYLE, WIDE, html_table, page, sized, svg, text, ticks
 from trt_blendmask.runtime.panels import figure
 
 if TYPE_CHECKING:
     from trt_blendmask.evaluate import EvalReport, ModelReport
 
 _DASHES = {"0.50": "", "0.75": "7 4", "0.50:0.95": "2 3"}
+_PANEL_WH = (375, 320)  # of the curves of boxes, and of masks
 _MOST_NUMBERS, _MOST_NAMES = 20, 100  # classes up to which cells have numbers, and rows names
 
 
@@ -38,7 +41,7 @@ def page_of(report: EvalReport) -> str:
         "host's clock, one picture at a time, beside whatever else the machine did.</p>",
     ]
     if len(report.models) > 1:
-        body.append(f"<h2>Accuracy and latency</h2>{latency_svg(report.models)}")
+        body.append(f"<h2>Accuracy and latency</h2>{sized(partial(latency_svg, report.models))}")
     for one in report.models:
         body += _model(one)
     return page("Evaluation", "\n".join(body))
@@ -55,7 +58,7 @@ def _model(one: ModelReport) -> list[str]:
     ]
     body = [
         f"<h2>{escape(one.label)}</h2><p>{escape(one.how)}</p>",
-        curves_svg(one),
+        sized(partial(curves_svg, one)),
         html_table(heads, rows),
         f"<h3>Confusion</h3><p>From score {SCORE:g} up, box IoU 0.5. Rows: what is there; columns: what was found.</p>",
         confusion_svg(one.confusion),
@@ -69,31 +72,38 @@ def _model(one: ModelReport) -> list[str]:
     return body
 
 
-def curves_svg(one: ModelReport) -> str:
-    """Precision against recall of boxes and of masks, the mean of the classes."""
-    width, height, left, top, floor = 780, 320, 46, 34, 270
+def curves_svg(one: ModelReport, width: int = WIDE) -> str:
+    """Precision against recall of boxes and of masks, the mean of the classes, side by side where there is room."""
+    across = max(1, width // _PANEL_WH[0])
     parts = []
-    for k, kind in enumerate(KINDS):
-        start = left + k * 380
-        parts.append(text(start, 16, {"box": "boxes", "mask": "masks"}[kind], "start", "name"))
-        for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-            y, x = floor - (floor - top) * tick, start + 310 * tick
-            parts += [f'<path class="axis" d="M{start} {y:.1f}h310"/>', text(start - 6, y + 4, f"{tick:g}", "end")]
-            parts.append(text(x, floor + 16, f"{tick:g}", "middle"))
-        for row, (name, values) in enumerate(getattr(one, kind).precision.items()):
-            points = [
-                f"{start + 310 * i / (len(values) - 1):.1f} {floor - (floor - top) * max(0.0, value):.1f}"
-                for i, value in enumerate(values)
-            ]
-            dash = f' stroke-dasharray="{_DASHES[name]}"' if _DASHES[name] else ""
-            parts.append(f'<path class="path" d="M{"L".join(points)}"{dash}/>')
-            y = floor - 10 - 14 * (len(CURVES) - 1 - row)
-            parts += [
-                f'<path class="path" d="M{start + 8} {y - 4}h26"{dash}/>',
-                text(start + 40, y, f"IoU {name}", "start"),
-            ]
-        parts.append(text(start + 155, floor + 34, "recall (precision upwards)", "middle"))
-    return svg(width, height, "Precision against recall", parts)
+    for k, (kind, name) in enumerate((("box", "boxes"), ("mask", "masks"))):
+        x, y = _PANEL_WH[0] * (k % across), _PANEL_WH[1] * (k // across)
+        panel = _curves(name, getattr(one, kind).precision)
+        parts.append(f'<g transform="translate({x} {y})">{"".join(panel)}</g>')
+    down = -(-len(parts) // across)
+    return svg(_PANEL_WH[0] * across, _PANEL_WH[1] * down, "Precision against recall", parts)
+
+
+def _curves(title: str, precision: Mapping[str, Sequence[float]]) -> list[str]:
+    start, right, top, floor = 40, 350, 34, 270
+    parts = [text(start, 16, title, "start", "name")]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y, x = floor - (floor - top) * tick, start + (right - start) * tick
+        parts += [f'<path class="axis" d="M{start} {y:.1f}H{right}"/>', text(start - 6, y + 4, f"{tick:g}", "end")]
+        parts.append(text(x, floor + 16, f"{tick:g}", "middle"))
+    for row, (name, values) in enumerate(precision.items()):
+        points = [
+            f"{start + (right - start) * i / (len(values) - 1):.1f} {floor - (floor - top) * max(0.0, value):.1f}"
+            for i, value in enumerate(values)
+        ]
+        dash = f' stroke-dasharray="{_DASHES[name]}"' if _DASHES[name] else ""
+        parts.append(f'<path class="path" d="M{"L".join(points)}"{dash}/>')
+        y = floor - 10 - 14 * (len(CURVES) - 1 - row)
+        parts += [
+            f'<path class="path" d="M{start + 8} {y - 4}h26"{dash}/>',
+            text(start + 40, y, f"IoU {name}", "start"),
+        ]
+    return [*parts, text((start + right) / 2, floor + 34, "recall (precision upwards)", "middle")]
 
 
 def confusion_svg(confusion: Confusion) -> str:
@@ -122,9 +132,9 @@ def confusion_svg(confusion: Confusion) -> str:
     return svg(left + cell * n + 10, top + cell * n + 10, "What is there against what was found", parts)
 
 
-def latency_svg(models: tuple[ModelReport, ...]) -> str:
+def latency_svg(models: tuple[ModelReport, ...], width: int) -> str:
     """Mask AP against the median latency."""
-    width, height, left, top, floor = 720, 360, 56, 18, 310
+    height, left, top, floor = 360, 56, 18, 310
     x_ticks, y_ticks = ticks(max(one.median_ms for one in models)), (0.0, 25.0, 50.0, 75.0, 100.0)
     parts = []
     for tick in y_ticks:

@@ -25,11 +25,14 @@ class ShortestEdge:
     long: int = 1333
 
     def scaled_wh(self, wh: tuple[int, int]) -> tuple[int, int]:
-        """Size of a picture of `wh` after scaling, each side rounded on its own, as detectron2 does."""
+        """Size of a picture of `wh` after scaling, each side rounded on its own.
+
+        Halves fall as in detectron2, which scales twice: first to the short side, then what came of it to the long one.
+        """
         scale = self.short / min(wh)
-        if max(wh) * scale > self.long:
-            scale = self.long / max(wh)
-        width, height = (max(1, int(side * scale + 0.5)) for side in wh)
+        longer = max(wh) * scale
+        again = self.long / longer if longer > self.long else 1.0
+        width, height = (max(1, int((self.short if side == min(wh) else side * scale) * again + 0.5)) for side in wh)
         return width, height
 
     def check(self, sizes: set[tuple[int, int]], spec: ModelSpec, name: str) -> None:

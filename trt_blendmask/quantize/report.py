@@ -18,8 +18,9 @@ from onnx import numpy_helper
 from trt_blendmask.calibrate.histogram import Counts, Histogram
 from trt_blendmask.calibrate.threshold import squared_error
 from trt_blendmask.files import atomic_output
+from trt_blendmask.html_page import html_table, page
 from trt_blendmask.quantize.gate import BELOW, NOT_COMPARED, Verdict
-from trt_blendmask.quantize.histograms import histogram_svg, html_table, page
+from trt_blendmask.quantize.histograms import histogram_svg
 from trt_blendmask.quantize.int8 import Prepared
 from trt_blendmask.quantize.plan import read_plan
 from trt_blendmask.quantize.weights import CODES, QuantisedWeight

@@ -25,10 +25,11 @@ import onnx
 from trt_blendmask.calibrate.pictures import Picture
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.files import atomic_output
+from trt_blendmask.html_page import html_table, page, sized
 from trt_blendmask.quantize.agreement import SCORE, Agreement, compare_detections, smooth_quality
 from trt_blendmask.quantize.average_precision import mask_ap, mirrored, truth_of
 from trt_blendmask.quantize.gate import LEAST_F1, LEAST_MASK_IOU
-from trt_blendmask.quantize.histograms import CurvePoint, curve_svg, html_table, page
+from trt_blendmask.quantize.histograms import CurvePoint, curve_svg
 from trt_blendmask.quantize.plan import Layer
 from trt_blendmask.runtime.model import load
 from trt_blendmask.structures import U8, Detections
@@ -294,7 +295,7 @@ def _curve(found: Sensitivity, what: str, values: Sequence[float]) -> str:
         CurvePoint(100 * step.int8_share, value, _label(step), i == found.chosen, not step.best)
         for i, (step, value) in enumerate(zip(found.steps, values, strict=True))
     ]
-    return curve_svg(points, "multiply-adds in INT8, per cent", f"{what} lost, points")
+    return sized(lambda width: curve_svg(points, "multiply-adds in INT8, per cent", f"{what} lost, points", width))
 
 
 def _label(step: Step) -> str:

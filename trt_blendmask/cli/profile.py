@@ -1,0 +1,133 @@
+"""The verb `profile`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from trt_blendmask.cli import device, values
+from trt_blendmask.cli.parser import AddVerb
+from trt_blendmask.console import Console
+
+
+def add(verb: AddVerb) -> None:
+    p = verb(
+        "profile",
+        "how fast models are here, side by side, and where the time goes; write a page and JSON",
+        "  trt-blendmask profile model.onnx\n"
+        "  trt-blendmask profile model.onnx model.int8.onnx --images frames --per-layer --json profile.json\n"
+        "  trt-blendmask profile --from-trtexec times.json profile.json layers.json\n"
+        "  trt-blendmask profile --diff before.json after.json",
+    )
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("models", type=Path, nargs="*", default=[], metavar="MODEL", help="deployable ONNX, or an engine")
+    what.add_argument(
+        "--from-trtexec",
+        type=Path,
+        nargs="+",
+        metavar="F.json",
+        help="what trtexec --exportTimes, --exportProfile and --exportLayerInfo wrote, in any order",
+    )
+    what.add_argument(
+        "--diff", type=Path, nargs=2, metavar=("A.json", "B.json"), help="what changed between two profiles, and why"
+    )
+    where = p.add_mutually_exclusive_group()
+    where.add_argument("--source", default="", metavar="S", help="frames of a video, camera or address, as `run` takes")
+    where.add_argument("--images", default="", metavar="DIR|LIST|VIDEO", help="pictures, evenly spread over all")
+    where.add_argument("--random", action="store_true", help="noise: NMS then takes another time than on real pictures")
+    p.add_argument("--duration", type=values.measuring, default=3.0, metavar="TIME", help="of each model (default: 3s)")
+    p.add_argument("--warmup", type=values.measuring, default=0.5, metavar="TIME", help="before that (default: 500ms)")
+    p.add_argument("-o", "--output", type=Path, default=Path("profile.html"), metavar="F.html", help="%(default)s")
+    p.add_argument("--json", type=Path, metavar="F.json", help="the same for programs, and for --diff")
+    p.add_argument("--trtexec-json", type=Path, metavar="DIR", help="the same as files of trtexec, a folder each model")
+    p.add_argument("--per-layer", action="store_true", help="time each layer, too, in runs of their own")
+    p.add_argument("--no-pipeline", action="store_true", help="leave out the way from the source into a video")
+    p.add_argument(
+        "--percentiles",
+        type=values.percentiles,
+        default=(50.0, 90.0, 95.0, 99.0),
+        metavar="P,...",
+        help="default: 50,90,95,99",
+    )
+    p.add_argument("--force", action="store_true", help="time a model that finds other things than the first, too")
+    device.add_options(p)
+    p.set_defaults(verb=_perform)
+
+
+def _perform(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.files import check_outputs, temporary_beside
+
+    inputs = [*args.models, *(args.from_trtexec or ()), *(args.diff or ()), args.images, args.source]
+    outputs = [path for path in (args.output, args.json) if path is not None]
+    check_outputs(outputs, inputs)
+    for path in outputs:  # whether it can be written is better known before than after the work
+        with temporary_beside(path):
+            pass
+    if args.diff:
+        _diff(args, console)
+    elif args.from_trtexec:
+        _from_trtexec(args, console)
+    else:
+        _profile(args, console)
+
+
+def _profile(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.profiler.bar import ProfileBar
+    from trt_blendmask.profiler.measure import profile, require
+    from trt_blendmask.profiler.steps import ProfileOptions
+    from trt_blendmask.profiler.words import lines
+    from trt_blendmask.profiler.write import write
+
+    options = ProfileOptions(
+        args.source,
+        args.images,
+        args.random,
+        args.duration,
+        args.warmup,
+        args.percentiles,
+        args.per_layer,
+        not args.no_pipeline,
+        args.force,
+        args.device,
+        device.gpu_options(args),
+    )
+    with ProfileBar(console.shows_progress) as bar:
+        report = profile(args.models, options, _command(args.source), bar.update)
+    files = write(report, args.output, args.json, args.trtexec_json)
+    for line in [*lines(report), f"Wrote {' and '.join(map(str, files))}"]:
+        console.say(line)
+    if report.stopped:
+        raise KeyboardInterrupt(f"Stopped by Ctrl-C; {args.output} is of what was measured until then.")
+    require(report)
+
+
+def _from_trtexec(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.profiler.measure import report_of_trtexec
+    from trt_blendmask.profiler.words import lines
+    from trt_blendmask.profiler.write import write
+
+    report = report_of_trtexec(args.from_trtexec, args.percentiles, _command())
+    files = write(report, args.output, args.json, args.trtexec_json)
+    for line in [*lines(report), f"Wrote {' and '.join(map(str, files))}"]:
+        console.say(line)
+
+
+def _diff(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.profiler.diff import diff, sentences
+    from trt_blendmask.profiler.report import read_report
+    from trt_blendmask.profiler.write import write_diff
+
+    found = diff(*map(read_report, args.diff))
+    files = write_diff(found, args.output, args.json)
+    for line in [*sentences(found), f"Wrote {' and '.join(map(str, files))}"]:
+        console.say(line)
+
+
+def _command(source: str = "") -> str:
+    """As typed, without the passwords that may be in `source`."""
+    from trt_blendmask.runtime.sources.grammar import parse
+
+    words = [word.replace(source, parse(source).name) for word in sys.argv[1:]] if source else sys.argv[1:]
+    return shlex.join(["trt-blendmask", *words])

@@ -1,0 +1,175 @@
+"""ONNX Runtime on the CPU, layer by layer, by its own profiler.
+
+Recording a node costs microseconds, most of them counted as the node's own; a graph has thousands of nodes that take
+less. So the cost is measured here, on chains of nodes that do little, and taken off each; and the whole is timed in
+a session without the profiler, in turn with the profiled runs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from trt_blendmask.backends import Array
+from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession, harmful, session_options
+from trt_blendmask.errors import DataError
+from trt_blendmask.profiler.layers import profile_of
+from trt_blendmask.profiler.layers.origin import Origin
+from trt_blendmask.profiler.layers.trace import Event, Run, calm_half, mean_times, runs_in
+from trt_blendmask.profiler.report import Layer, LayerProfile
+
+WARM_UP = 2
+_MOST_EVENTS = 60_000  # of a trace, some 60 MB
+_REFORMATS = ("ReorderInput", "ReorderOutput", "Cast", "Identity", "QuantizeLinear", "DequantizeLinear")
+_CHAIN, _CHAIN_RUNS = 1000, 10  # so long that what a run itself costs does not count
+_CPU = ["CPUExecutionProvider"]
+
+
+def onnxruntime_layers(path: Path, images: Sequence[Array], runs: int = 20, threads: int = 0) -> LayerProfile:
+    """Run the ONNX `path` on `images` in turn, and say which of its nodes took how long.
+
+    Args:
+        images: inputs of the network, one at least. runs: at most, less of graphs with thousands of nodes.
+        threads: for one operator, 0 for as many as this process may use.
+
+    Raises:
+        as `OnnxRuntimeSession`.
+        DataError: a file whose shapes contradict one another, or a profile that ONNX Runtime did not write.
+    """
+    plain = OnnxRuntimeSession(path, threads)
+    model = onnx.load(str(plain.path))
+    name, cost = plain.inputs[0].name, recording_cost(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        profiled = _Profiled(str(plain.path), Path(folder), threads, harmful(model), optimised)
+        rounds = max(3, min(runs, _MOST_EVENTS // max(1, len(onnx.load(str(optimised)).graph.node)) - WARM_UP))
+        whole = []
+        for index in range(WARM_UP + rounds):
+            frame = images[index % len(images)]
+            whole.append(_us(plain.run, frame))
+            profiled.run({name: frame})
+        taken = profiled.runs()[WARM_UP:]
+        origin = Origin(model, onnx.load(str(optimised)).graph)
+    plain.close()
+    if not taken:
+        raise DataError(f"Expected ONNX Runtime to profile '{path}', but it wrote no runs: update onnxruntime.")
+    calm = calm_half(taken)
+    plain_us = sorted(whole[WARM_UP:])[: len(calm)]
+    return profile_of(
+        "ONNX Runtime",
+        len(taken),
+        float(np.mean(plain_us)) / 1e3,
+        _layers(origin, mean_times(calm), cost),
+        float(np.mean([run.us for run in calm])) / 1e3,
+        f"means of the calmer half of {len(taken)} runs; what recording a node costs here taken off each: "
+        f"{cost.alone:.1f} us, {cost.shared:.1f} us if several threads do it",
+    )
+
+
+@dataclass(frozen=True)
+class RecordingCost:
+    """By how many microseconds ONNX Runtime's profiler makes a node look longer than it is.
+
+    Attributes:
+        alone: of one that a single thread does. shared: of one that several do, whose statistics are recorded.
+    """
+
+    alone: float
+    shared: float
+
+
+@cache
+def recording_cost(threads: int = 0) -> RecordingCost:
+    """Measured once here."""
+    alone = _cost_in_chain("Where", (1, 1, 1), threads)
+    return RecordingCost(alone, max(alone, _cost_in_chain("Exp", (1, 1, 1 << 16), threads)))
+
+
+def _cost_in_chain(op: str, shape: tuple[int, ...], threads: int) -> float:
+    import onnxruntime
+
+    names = [f"x{i}" for i in range(_CHAIN + 1)]
+    rows = [(["chosen", a, a] if op == "Where" else [a], b) for a, b in pairwise(names)]
+    nodes = [onnx.helper.make_node(op, given, [made], name=made) for given, made in rows]
+    ends = [onnx.helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, shape) for one in (names[0], names[-1])]
+    chosen = onnx.helper.make_tensor("chosen", onnx.TensorProto.BOOL, [1], [True])
+    graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:], [chosen])
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    chain = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    plain = onnxruntime.InferenceSession(chain, session_options(threads), providers=_CPU)
+    feeds = {names[0]: np.full(shape, -1.0, np.float32)}
+    with tempfile.TemporaryDirectory() as folder:
+        profiled = _Profiled(chain, Path(folder), threads, [])
+        whole = []
+        for _ in range(_CHAIN_RUNS):
+            whole.append(_us(plain.run, None, feeds))
+            profiled.run(feeds)
+        calm = calm_half(profiled.runs())
+    recorded = sorted(event.us for run in calm for event in run.events)
+    undisturbed = np.mean(recorded[: len(recorded) * 99 // 100])  # one that was suspended takes as long as a thousand
+    return max(0.0, float(undisturbed - min(whole) / _CHAIN))
+
+
+class _Profiled:
+    """A session with the profiler on."""
+
+    def __init__(
+        self, network: str | bytes, folder: Path, threads: int, leave_out: list[str], save: Path | None = None
+    ):
+        import onnxruntime
+
+        options = session_options(threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "trace")
+        if save is not None:
+            options.optimized_model_filepath = str(save)
+        self._session = onnxruntime.InferenceSession(network, options, providers=_CPU, disabled_optimizers=leave_out)
+
+    def run(self, feeds: dict[str, Any]) -> None:
+        self._session.run(None, feeds)
+
+    def runs(self) -> list[Run]:
+        """All that were made; the last thing to ask for."""
+        return list(runs_in(Path(self._session.end_profiling())))
+
+
+def _us(work: Callable[..., object], *given: object) -> float:
+    began = time.perf_counter()
+    work(*given)
+    return 1e6 * (time.perf_counter() - began)
+
+
+def _layers(origin: Origin, times: dict[str, tuple[Event, float, float]], cost: RecordingCost) -> list[Layer]:
+    work = origin.work(list(times))
+    return [
+        Layer(
+            name=name,
+            part=origin.part(name),
+            op=event.op,
+            precision=_precision(event, name in work),
+            shape=event.output_shapes[0] if event.output_shapes else (),
+            macs=work.get(name, 0),
+            bytes=event.bytes,
+            ms=max(0.0, us - (cost.shared if event.is_shared else cost.alone)) / 1e3,
+            share=0.0,
+            is_reformat=event.op in _REFORMATS or (event.op == "Transpose" and origin.is_new(name)),
+            error_ms=error / 1e3,
+        )
+        for name, (event, us, error) in times.items()
+    ]
+
+
+def _precision(event: Event, is_product: bool) -> str:
+    """The type that a product multiplies, or that another node gives."""
+    types = event.input_types if is_product else event.output_types
+    first = types[0] if types else ""
+    return "INT8" if is_product and first == "UINT8" else first

@@ -1,0 +1,98 @@
+"""Where the time goes, by part of BlendMask: a stacked bar for each model, and the same as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+
+from trt_blendmask.html_page import html_table, svg, text, ticks
+from trt_blendmask.profiler.page.drawing import part_colour, shortened, tick_texts
+from trt_blendmask.profiler.page.words import ms_text
+from trt_blendmask.profiler.report import LayerProfile, ModelProfile
+from trt_blendmask.surgery.macs import PARTS
+
+Profiles = Sequence[tuple[str, LayerProfile]]  # labels of models with what is known of their layers
+_ROW, _TALL = 52, 26
+
+
+def by_part(profile: LayerProfile) -> dict[str, float]:
+    """Milliseconds of each part that has layers, in the order of `all_parts`."""
+    found: Counter[str] = Counter()
+    for layer in profile.layers:
+        found[layer.part] += layer.ms  # type: ignore[assignment]  # a Counter adds floats, too
+    return {part: found[part] for part in all_parts([profile])}
+
+
+def all_parts(profiles: Sequence[LayerProfile]) -> list[str]:
+    """The parts that have layers, in the order of computation."""
+    seen = dict.fromkeys(layer.part for profile in profiles for layer in profile.layers)
+    order = {part: k for k, part in enumerate(PARTS)}
+    return sorted(seen, key=lambda part: order.get(part.partition(".")[0], len(order)))
+
+
+def parts_svg(profiles: Profiles, width: int) -> str:
+    """A bar for each model, its parts in the order of computation."""
+    return stacked_svg([(label, by_part(profile)) for label, profile in profiles], width)
+
+
+def network_svg(model: ModelProfile, width: int) -> str:
+    """What one frame does in the network, in order; between the copies of a GPU what is known of its layers."""
+    copies = {key: model.distribution(key) for key in ("h2d", "d2h")}
+    pieces = by_part(model.layers) if model.layers else {}
+    before, after = ({key: seen.median_ms} if (seen := copies[key]) else {} for key in ("h2d", "d2h"))
+    return stacked_svg([(f"Inside the network, {model.label}", {**before, **pieces, **after})], width)
+
+
+def stacked_svg(bars: Sequence[tuple[str, dict[str, float]]], width: int) -> str:
+    """A bar for each title, of milliseconds by part."""
+    sums = [sum(pieces.values()) for _, pieces in bars]
+    most = ticks(max(sums))
+    left, right, height = 4, width - 12, _ROW * len(bars) + 26
+
+    def x_of(ms: float) -> float:
+        return left + (right - left) * ms / most[-1]
+
+    parts = []
+    for row, ((title, pieces), total) in enumerate(zip(bars, sums, strict=True)):
+        top, at = _ROW * row + 18, 0.0
+        parts.append(text(left, top - 5, f"{shortened(title, width - 80)}: {ms_text(total)} ms", "start", "name"))
+        for part, ms in pieces.items():
+            x, wide = x_of(at), x_of(at + ms) - x_of(at)
+            words = f"<title>{escape(f'{part}: {ms_text(ms)} ms, {ms / max(total, 1e-9):.1%}')}</title>"
+            fill = f'style="fill:{part_colour(part)}"'
+            parts.append(f'<rect x="{x:.1f}" y="{top}" width="{wide:.1f}" height="{_TALL}" {fill}>{words}</rect>')
+            name = part.rpartition(".")[2]
+            if wide > 6.2 * len(name) + 4:
+                parts.append(text(x + wide / 2, top + _TALL / 2 + 4, name, "middle", "on"))
+            at += ms
+    parts += [f'<path class="axis" d="M{x_of(mark):.1f} {height - 20}v5"/>' for mark in most]
+    parts += tick_texts(most, x_of, height - 4, "ms")
+    return svg(width, height, "Milliseconds of each part", parts)
+
+
+def parts_table(profiles: Profiles) -> str:
+    """Milliseconds and share of each part, then reformats, the sum of the layers, the whole run and what is between."""
+    heads = ["part", *(f"{label}, ms" for label, _ in profiles)]
+    columns = [by_part(profile) for _, profile in profiles]
+    rows = [
+        (
+            part,
+            *(_cell(column.get(part), profile.sum_ms) for column, (_, profile) in zip(columns, profiles, strict=True)),
+        )
+        for part in all_parts([profile for _, profile in profiles])
+    ]
+    rows.append(("all", *(ms_text(profile.sum_ms) for _, profile in profiles)))
+    rows.append(("of these, reformats and copies", *(_reformats(profile) for _, profile in profiles)))
+    rows.append(("whole run", *(ms_text(profile.whole_ms) if profile.whole_ms else "" for _, profile in profiles)))
+    rows.append(("not in any layer", *(f"{profile.gap:.1%}" if profile.whole_ms else "" for _, profile in profiles)))
+    return f'<div class="numbers">{html_table(heads, rows)}</div>'
+
+
+def _cell(ms: float | None, whole_ms: float) -> str:
+    return "" if ms is None else f"{ms_text(ms)} ({ms / max(whole_ms, 1e-9):.1%})"
+
+
+def _reformats(profile: LayerProfile) -> str:
+    found = [layer.ms for layer in profile.layers if layer.is_reformat]
+    return f"{len(found)}: {ms_text(sum(found))}" if found else "none"

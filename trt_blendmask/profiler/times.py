@@ -1,0 +1,163 @@
+"""Timing models in turn, A B C and again in another order, so that drift and other processes hit all alike."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from trt_blendmask.backends import Session
+from trt_blendmask.backends.lane import FrameTimes
+from trt_blendmask.errors import SourceUnavailableError, TrtBlendMaskError
+from trt_blendmask.profiler.report import Throughput
+from trt_blendmask.runtime.model import Model
+from trt_blendmask.structures import U8
+
+ROUNDS = 30  # wished for: the more, the better noise is known
+MIN_ROUNDS = 10  # however slow a model is
+_MOST_IN_FLIGHT = 4  # as `run` has at most
+
+
+@runtime_checkable
+class _TellsTimes(Protocol):
+    def times(self) -> FrameTimes: ...
+
+
+@dataclass
+class Runner:
+    """A model while it is timed.
+
+    Attributes:
+        session: what runs the network of `model`.
+        times, rounds: see `ModelProfile`. turns: (begin, end) of each turn, by `time.perf_counter`.
+        throughput: measured in the time `in_flight`, likewise.
+        error: why it dropped out, "" while it runs.
+    """
+
+    label: str
+    model: Model
+    session: Session
+    times: dict[str, list[float]] = field(default_factory=dict)
+    rounds: dict[str, list[int]] = field(default_factory=dict)
+    turns: list[tuple[float, float]] = field(default_factory=list)
+    throughput: Throughput | None = None
+    in_flight: tuple[float, float] | None = None
+    error: str = ""
+
+    def warm_up(self, images: Sequence[U8], seconds: float) -> float:
+        """Run for so long, two frames at least; what the fastest took, in seconds."""
+        fastest, began, count = float("inf"), time.perf_counter(), 0
+        while count < 2 or time.perf_counter() - began < seconds:
+            fastest = min(fastest, self._frame(images[count % len(images)])[0])
+            count += 1
+        return fastest
+
+    def turn(self, images: Sequence[U8], first: int, count: int, number: int) -> None:
+        """Time `count` frames from `images[first]` on; of several a further one goes before: its caches are cold."""
+        if count > 1:
+            self._frame(images[(first - 1) % len(images)])
+        began = time.perf_counter()
+        for k in range(first, first + count):
+            host, network = self._frame(images[k % len(images)])
+            self._note("host", 1e3 * host, number)
+            self._note("network", 1e3 * network, number)
+            if isinstance(self.session, _TellsTimes):
+                seen = self.session.times()
+                parts = (seen.frame, seen.upload, seen.compute, seen.download, seen.launch)
+                for key, ms in zip(("gpu", "h2d", "compute", "d2h", "enqueue"), parts, strict=True):
+                    self._note(key, ms, number)
+        self.turns.append((began, time.perf_counter()))
+
+    def _frame(self, image: U8) -> tuple[float, float]:
+        """Seconds of letterbox to Detections, and of the network among them."""
+        began = time.perf_counter()
+        images, box = self.model.letterbox(image)
+        handed = time.perf_counter()
+        outputs = self.model.infer(images)
+        back = time.perf_counter()
+        self.model.collect(outputs, box)
+        return time.perf_counter() - began, back - handed
+
+    def _note(self, key: str, ms: float, number: int) -> None:
+        self.times.setdefault(key, []).append(ms)
+        self.rounds.setdefault(key, []).append(number)
+
+
+def take_turns(
+    runners: Sequence[Runner], images: Sequence[U8], duration: float, warmup: float, tick: Callable[[float], None]
+) -> None:
+    """Time all for about `duration` seconds each, in rounds of random order; one that fails drops out with its error.
+
+    Args:
+        warmup: seconds of each before. tick: told the share that is done.
+    """
+    counts = {}
+    for runner in runners:
+        with _dropping(runner):
+            counts[runner.label] = max(1, round(duration / ROUNDS / max(1e-6, runner.warm_up(images, warmup))))
+    chance, order, began, number = random.Random(0), list(runners), time.perf_counter(), 0
+    while left := [runner for runner in order if not runner.error]:
+        spent = (time.perf_counter() - began) / (duration * len(left))
+        if number >= MIN_ROUNDS and spent >= 1:
+            return
+        order.reverse()  # there and back: who was first is last, so that steady drift cancels out
+        if number % 2 == 0:
+            chance.shuffle(order)
+        for runner in [runner for runner in order if not runner.error]:
+            with _dropping(runner):
+                runner.turn(images, number, counts[runner.label], number)
+        number += 1
+        tick(min(1.0, spent, number / MIN_ROUNDS))
+
+
+def measure_throughput(runner: Runner, images: Sequence[U8], seconds: float) -> None:
+    """Frames per second with several in flight, each thread with a twin of its own; into `runner.throughput`."""
+    with _dropping(runner):
+        models = [runner.model]
+        with suppress(SourceUnavailableError):  # no memory on the GPU for one more
+            while len(models) < min(max(2, runner.model.abreast), _MOST_IN_FLIGHT):
+                models.append(runner.model.twin())
+        began = time.perf_counter()
+        runner.throughput = _throughput(models, images, seconds)
+        runner.in_flight = (began, time.perf_counter())
+
+
+def _throughput(models: list[Model], images: Sequence[U8], seconds: float) -> Throughput:
+    stop, failures = threading.Event(), list[TrtBlendMaskError]()
+    began, counts = time.perf_counter(), [0] * len(models)
+
+    def work(place: int) -> None:
+        try:
+            while not stop.is_set() and (counts[place] < 2 or time.perf_counter() - began < seconds):
+                models[place](images[(place + counts[place] * len(models)) % len(images)])
+                counts[place] += 1
+        except TrtBlendMaskError as error:
+            failures.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=work, args=(place,), name=f"in flight {place}") for place in range(len(models))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:  # Ctrl-C, too
+        stop.set()
+        for thread in threads:
+            thread.join()
+    spent = time.perf_counter() - began
+    if failures:
+        raise failures[0]
+    return Throughput(len(models), sum(counts) / spent, sum(counts), spent)
+
+
+@contextmanager
+def _dropping(runner: Runner) -> Iterator[None]:
+    try:
+        yield
+    except TrtBlendMaskError as error:
+        runner.error = str(error).rstrip(".")
