@@ -1,6 +1,6 @@
 # The manual of this project: `make` alone lists the verbs. Every verb installs what it needs into .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train test-rtx test-stream test-gpu lint format types check wheel bench parity fuzz clean
+.PHONY: help demo test test-train test-rtx test-stream soak test-gpu lint format types check wheel bench parity fuzz clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,13 +28,20 @@ test-train: $(VENV)/.train ## the tests of the training sample (installs torch)
 test-rtx: $(VENV)/.rtx ## build engines with TensorRT-RTX, no GPU needed (installs its wheel)
 	$(BIN)/python -m pytest tests/rtx
 
-test-stream: $(VENV)/.browser ## outages of a camera, kills, signals, the preview page in Chromium and fuzzed (minutes)
+# Debian: chromium gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly mosquitto
+# openssl faketime; root, for a small disk that fills up.
+test-stream: $(VENV)/.browser ## outages of a camera, kills, signals, clocks, disks, brokers, the page in Chromium (minutes)
 	$(BIN)/python -m tests.stream.outages --outages 100 --reconnects 200
 	$(BIN)/python -m tests.stream.kills
 	$(BIN)/python -m tests.stream.signals
+	$(BIN)/python -m tests.stream.faults
+	REQUIRE_GST_RTSP_SERVER=1 REQUIRE_MOSQUITTO=1 $(BIN)/python -m pytest tests/stream/test_gst.py tests/stream/test_mqtt.py
 	$(BIN)/python -m tests.preview.fuzz --requests 20000
 	$(BIN)/python -m tests.preview.dead_clients
 	$(BIN)/python -m pytest tests/browser
+
+soak: $(VENV)/.dev ## an hour with a camera that breaks down again and again; MINUTES=15 is shorter
+	$(BIN)/python -m tests.soak.soak --minutes $(or $(MINUTES),60)
 
 parity: $(VENV)/.dev ## how far every number is from AdelaiDet's, as a table
 	$(BIN)/python tests/parity/table.py

@@ -46,6 +46,8 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "gpu": has_gpu,
     "nvcc": lambda: shutil.which(os.environ.get("NVCC", "nvcc")) is not None,
     "gst-rtsp-server": lambda: any(Path("/usr/lib").glob("*/girepository-1.0/GstRtspServer-1.0.typelib")),
+    "mosquitto": lambda: shutil.which("mosquitto") is not None,
+    "openssl": lambda: shutil.which("openssl") is not None,
     "compute-sanitizer": lambda: shutil.which("compute-sanitizer") is not None,
     "chromium": lambda: Path("/usr/bin/chromium").exists(),
     "cuda-core": lambda: find_spec("cuda") is not None and find_spec("cuda.core") is not None,

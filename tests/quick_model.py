@@ -13,10 +13,10 @@ from trt_blendmask.surgery import SurgeryOptions, operate
 _FOLDER = tempfile.TemporaryDirectory()  # removed when the process ends
 
 
-@lru_cache(maxsize=4)
-def quick_model(input_hw: tuple[int, int] | None = None) -> Path:
+@lru_cache(maxsize=8)
+def quick_model(input_hw: tuple[int, int] | None = None, batch: int = 1) -> Path:
     """Its file, made at the first call."""
-    path = Path(_FOLDER.name) / f"quick{input_hw[0] if input_hw else ''}.onnx"
-    raw = export_onnx(CHECKPOINT, CONFIG, path.with_suffix(".raw.onnx"), input_hw=input_hw).output
+    path = Path(_FOLDER.name) / f"quick{input_hw[0] if input_hw else ''}x{batch}.onnx"
+    raw = export_onnx(CHECKPOINT, CONFIG, path.with_suffix(".raw.onnx"), input_hw=input_hw, batch=batch).output
     operate(raw, path, SurgeryOptions(nms="op"))
     return path

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -116,6 +116,17 @@ def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise cannot_write(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write each text to its file, by `atomic_output`, one after another.
+
+    Raises:
+        OutputError: as `atomic_output`.
+    """
+    for file, text in texts.items():
+        with atomic_output(file) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def leftovers(path: str | os.PathLike[str]) -> list[Path]:

@@ -22,7 +22,9 @@ NAMES = ("nut", 'bo"lt')
 LIVE = SourceState("LIVE", 1000.0)
 
 
-def result(index: int = 0, classes: tuple[int, ...] = (0, 1, 1), wh: tuple[int, int] = (64, 48)) -> FrameResult:
+def result(
+    index: int = 0, classes: tuple[int, ...] = (0, 1, 1), wh: tuple[int, int] = (64, 48), source: int = 0
+) -> FrameResult:
     n = len(classes)
     boxes = np.array([[4, 4, 30, 30]] * n, np.float32).reshape(n, 4)
     scores = np.linspace(0.9, 0.3, n, dtype=np.float32)
@@ -30,7 +32,7 @@ def result(index: int = 0, classes: tuple[int, ...] = (0, 1, 1), wh: tuple[int, 
     found = Detections(boxes, scores, np.array(classes, np.int32), masks, wh, NAMES)
     image = np.full((wh[1], wh[0], 3), index % 256, np.uint8)
     frame = Frame(image, index, index / 25, "", time.monotonic() - 0.02, time.time(), "cam")
-    return FrameResult(frame, found, LIVE, {"letterbox": 1.0, "network": 5.0})
+    return FrameResult(frame, found, LIVE, {"letterbox": 1.0, "network": 5.0}, source_number=source)
 
 
 class FakeSource:
@@ -48,12 +50,14 @@ class FakeSource:
 class Served:
     """A preview that runs, and how to ask it."""
 
-    def __init__(self, token: str = "") -> None:
-        self.controls, self.events, self.source = Controls(), Events(), FakeSource()
+    def __init__(self, token: str = "", sources: int = 1) -> None:
+        self.controls, self.events = Controls(), Events()
+        self.sources = [FakeSource() for _ in range(sources)]
+        self.source = self.sources[0]
         self.controls.class_names = NAMES
-        self.preview = Preview(Serving("127.0.0.1", 0, token), self.controls, self.events)
+        self.preview = Preview(Serving("127.0.0.1", 0, token), self.controls, self.events, sources)
         self.port = int(self.preview.url.rpartition(":")[2].strip("/"))
-        self.preview.begin(self.source, "by a test", can_record=True)
+        self.preview.begin(self.sources, lambda number: 3 + number, "by a test", can_record=True)
 
     def ask(
         self, path: str, method: str = "GET", body: str | None = None, headers: dict[str, str] | None = None
@@ -82,11 +86,11 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture
-def served_with() -> Iterator[Callable[[str], Served]]:
+def served_with() -> Iterator[Callable[..., Served]]:
     made: list[Served] = []
 
-    def make(token: str) -> Served:
-        made.append(Served(token))
+    def make(token: str = "", sources: int = 1) -> Served:
+        made.append(Served(token, sources))
         return made[-1]
 
     yield make

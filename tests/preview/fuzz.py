@@ -25,8 +25,9 @@ AT_A_TIME = 16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # an answer is longer
 TOKEN = "correct-horse-battery"
 PATHS = (
-    "/", "/page.js", "/page.css", "/stream.mjpg", "/events", "/snapshot.jpg", "/health", "/metrics", "/api/state",
-    "/api/detections?masks=rle", "/api/controls", "/../../etc/passwd", "/%2e%2e/%00", "*", "http://evil.example/", "",
+    "/", "/page.js", "/page.css", "/stream.mjpg", "/events", "/snapshot.jpg?source=%31%00", "/health", "/metrics",
+    "/api/state", "/api/detections?masks=rle", "/api/controls", "/../../etc/passwd", "/%2e%2e/%00", "*", "http://evil.example/",
+    "",
 )  # fmt: skip
 METHODS = ("GET", "GET", "GET", "HEAD", "POST", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "G\0T")
 READABLE = (

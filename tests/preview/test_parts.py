@@ -164,16 +164,16 @@ def test_memory_is_bounded_and_taking_a_result_is_quick() -> None:
 
 def test_metrics_are_prometheus() -> None:
     state = PreviewState()
-    state.watch(FakeSource())  # type: ignore[arg-type]
+    state.watch(FakeSource(), "", lambda: 3)  # type: ignore[arg-type]
     for i in range(7):
         state.show(result(i))
-    text = metrics(state, {"source_lost": 2}, read_board(Path("/nowhere")), 1)
+    text = metrics([state], {"source_lost": 2}, read_board(Path("/nowhere")), 1)
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert lines[r'trt_blendmask_frames_total{source="cam\n"}'] == "7"
-    assert lines[r'trt_blendmask_detections_total{class="bo\"lt"}'] == "14"
+    assert lines[r'trt_blendmask_detections_total{source="cam\n",class="bo\"lt"}'] == "14"
     assert lines['trt_blendmask_events_total{kind="source_lost"}'] == "2"
     assert lines[r'trt_blendmask_frames_dropped_total{source="cam\n"}'] == "3"
     buckets = [float(lines[key]) for key in lines if "_bucket" in key]
     assert buckets == sorted(buckets)
-    assert buckets[-1] == 7 == float(lines["trt_blendmask_frame_latency_seconds_count"])
-    assert float(lines["trt_blendmask_frame_latency_seconds_sum"]) > 7 * 0.02
+    assert buckets[-1] == 7 == float(lines[r'trt_blendmask_frame_latency_seconds_count{source="cam\n"}'])
+    assert float(lines[r'trt_blendmask_frame_latency_seconds_sum{source="cam\n"}']) > 7 * 0.02

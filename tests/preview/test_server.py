@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -74,7 +75,7 @@ def test_numbers_and_pictures_are_those_of_the_newest_result(served: Served) -> 
         served.preview.write(result(i * 60))
     state = served.json("/api/state")
     assert state["frames"] == 3
-    assert state["source"]["dropped"] == 3
+    assert state["sources"][0]["dropped"] == 3
     assert state["how"] == "by a test"
     assert served.json("/api/detections")["frame"] == 120
     assert "segmentation" not in served.json("/api/detections")["detections"][0]
@@ -165,7 +166,7 @@ def parts(client: socket.socket, count: int) -> list[bytes]:
 
 
 def test_pictures_are_made_once_and_only_for_watchers(served: Served) -> None:
-    pictures = served.preview._server.site.pictures
+    pictures = served.preview._server.site.pictures[0]
     served.preview.write(result(1))
     time.sleep(0.1)
     assert pictures.encoded == 0
@@ -210,7 +211,7 @@ def test_events_tell_at_once(served: Served) -> None:
 
 def test_who_never_reads_is_cut_off_and_nobody_waits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "STUCK_S", 0.5)
-    pictures = served.preview._server.site.pictures
+    pictures = served.preview._server.site.pictures[0]
     noise = result(0, wh=(640, 480))
     noise.frame.image[:] = np.random.default_rng(1).integers(0, 256, noise.frame.image.shape, dtype=np.uint8)
     with connected(served, get("/stream.mjpg")) as dead:
@@ -262,7 +263,7 @@ def test_large_headers(served: Served) -> None:
 
 def test_it_ends_at_once_whoever_is_connected(served: Served) -> None:
     with connected(served, get("/stream.mjpg")) as one, connected(served, get("/events")) as two:
-        assert until(lambda: served.preview._server.site.pictures.watchers == 1)
+        assert until(lambda: served.preview._server.site.pictures[0].watchers == 1)
         began = time.monotonic()
         served.preview.end()
         assert time.monotonic() - began < 2
@@ -275,3 +276,59 @@ def test_it_ends_at_once_whoever_is_connected(served: Served) -> None:
 def test_an_address_that_is_taken(served: Served) -> None:
     with pytest.raises(OutputError, match="in use"):
         Preview(Serving("127.0.0.1", served.port), Controls(), Events())
+
+
+def test_several_sources(served_with: Callable[..., Served]) -> None:
+    served = served_with(sources=3)
+    for index, source in ((10, 0), (200, 1), (20, 0)):
+        served.preview.write(result(index, source=source, wh=(64 + 16 * source, 48)))
+    state = served.json("/api/state")
+    assert state["frames"] == 3
+    assert [one["frames"] for one in state["sources"]] == [2, 1, 0]
+    assert [one["dropped"] for one in state["sources"]] == [3, 4, 5]
+    assert [one["name"] for one in state["sources"]] == ["cam\n", "cam\n (2)", "cam\n (3)"]
+    assert served.json("/api/detections")["frame"] == served.json("/api/detections?source=1")["frame"] == 20
+    assert served.json("/api/detections?source=2")["frame"] == 200
+    for number, wh in ((1, (64, 48)), (2, (80, 48))):
+        for more in ("", "&small", "&download"):
+            _, _, body = served.ask(f"/snapshot.jpg?source={number}{more}")
+            assert cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR).shape == (wh[1], wh[0], 3)
+    assert served.ask("/snapshot.jpg?source=3")[0] == 503  # no frame yet
+    for wrong in ("0", "4", "-1", "x", "1.0", "", "\u0661"):
+        for path in ("/snapshot.jpg", "/stream.mjpg", "/api/detections"):
+            status, _, body = served.ask(f"{path}?source={quote(wrong)}")
+            assert (status, json.loads(body)["error"]) == (404, "Expected source=1 to 3.")
+    text = served.ask("/metrics")[2].decode()
+    assert r'trt_blendmask_frames_total{source="cam\n (2)"} 1' in text
+    assert len([line for line in text.splitlines() if line.startswith("# TYPE")]) == len(set(text.split("# TYPE ")[1:]))
+    samples = [line.rsplit(" ", 1)[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(samples) == len(set(samples))
+
+
+def test_health_is_that_of_the_worst_source(served_with: Callable[..., Served]) -> None:
+    served = served_with(sources=2)
+    served.preview.write(result(source=0))
+    assert json.loads(served.ask("/health")[2])["status"] == "STARTING"
+    served.preview.write(result(source=1))
+    assert served.ask("/health")[0] == 200
+    served.sources[1].now = SourceState("NO SIGNAL", 1234.5, "it is dark")
+    status, _, body = served.ask("/health")
+    assert (status, json.loads(body)["status"], json.loads(body)["reason"]) == (503, "NO SIGNAL", "it is dark")
+    assert [one["status"] for one in json.loads(body)["sources"]] == ["LIVE", "NO SIGNAL"]
+    served.sources[1].now = SourceState("ENDED", 1300.0)
+    assert served.ask("/health")[0] == 200
+
+
+def test_each_source_has_a_picture_of_its_own(served_with: Callable[..., Served]) -> None:
+    served = served_with(sources=2)
+    with connected(served, get("/stream.mjpg?source=1")), connected(served, get("/stream.mjpg?source=2")) as two:
+        pictures = served.preview._server.site.pictures
+        assert until(lambda: [one.watchers for one in pictures] == [1, 1])
+        served.preview.write(result(250, source=1))
+        assert until(lambda: pictures[1].encoded == 1)
+        assert pictures[0].encoded == 0
+        got = b""
+        while b"Content-Type: image/jpeg" not in got and (more := two.recv(65536)):
+            got += more
+        assert b"Content-Type: image/jpeg" in got
+        assert served.json("/api/state")["watchers"] == 2

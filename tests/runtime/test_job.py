@@ -28,6 +28,7 @@ from trt_blendmask.runtime.notify import Notify
 from trt_blendmask.runtime.options import RunOptions
 from trt_blendmask.runtime.pipeline import run
 from trt_blendmask.runtime.sources import Source
+from trt_blendmask.runtime.tally import MAX_BROKEN
 from trt_blendmask.structures import Frame
 
 from .conftest import BOXES, SLOTS
@@ -163,7 +164,7 @@ def test_outputs_that_are_no_numbers(stub_model: Maker, clip: Maker, tmp_path: P
     with pytest.raises(TrtBlendMaskError, match="10 frames in a row") as caught:
         run(model, clip(frames=40), json=lines, events=events)
     assert caught.value.exit_code == 70
-    assert [len(row["detections"]) for row in rows(lines)] == [2] * job.MAX_BROKEN
+    assert [len(row["detections"]) for row in rows(lines)] == [2] * MAX_BROKEN
     assert events.counters()["broken_outputs"] == 2  # at 1 and at 10
     report = run(model, clip(frames=9), json=lines)
     assert report.broken == 9

@@ -149,16 +149,12 @@ def test_a_contract_that_the_metadata_contradicts(stub_model: Maker) -> None:
     one_sentence(stub_model(outputs=wide), DataError, "'classes' int32 [1, 5]", "int64")
 
 
-def test_a_batch_names_the_command_to_type(tmp_path: Path) -> None:
-    path = tmp_path / "two.onnx"
-    spec = ModelSpec("deployable", ("nut",), (64, 96), (8,), 4, 7, input_dtype="uint8", mask_dtype="float32")
-    start = helper.make_tensor_value_info("images", TensorProto.UINT8, (2, 64, 96, 3))
-    end = helper.make_tensor_value_info("masks", TensorProto.UINT8, (2, 64, 96, 3))
-    graph = helper.make_graph([helper.make_node("Identity", ["images"], ["masks"])], "two", [start], [end])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+def test_an_open_batch_names_the_command_to_type(stub_model: Maker) -> None:
+    path = stub_model()
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.save(model, path)
-    one_sentence(path, DataError, "takes 2 at once", "--batch 1")
+    one_sentence(path, DataError, "'images' uint8 [1, 64, 96, 3]", "[-1, 64, 96, 3]", "trt-blendmask surgery")
 
 
 def test_onnxruntime_keeps_no_record_of_the_user(stub_model: Maker, tmp_path: Path) -> None:

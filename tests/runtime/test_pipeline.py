@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -54,7 +54,7 @@ def test_run_writes_every_frame_in_order(stub_model: Maker, clip: Maker, tmp_pat
     np.testing.assert_allclose([row["time_s"] for row in rows], np.arange(12) / 30, atol=1e-5)
     first_scores = [row["detections"][0]["score"] for row in rows]  # the stub's score follows the brightness
     np.testing.assert_allclose(np.diff(first_scores), 12e-3 * 64 * 85 / (64 * 96), atol=2e-3)
-    assert set(report.stage_ms) == {"decode", "letterbox", "network", "overlay", "encode"}
+    assert set(report.stage_ms) == {"decode", "letterbox", "network", "collect", "overlay", "encode"}
     assert f"wrote {save}, {lines}" in report.summary()
     assert left(tmp_path / "out") == {save.name, lines.name}
 
@@ -104,10 +104,10 @@ def test_ctrl_c_keeps_what_was_recorded(
 ) -> None:
     detect = Job._detect
 
-    def interrupted(self: Job, thread: int, ticket: Ticket) -> FrameResult:
-        if ticket.number == 5:
+    def interrupted(self: Job, thread: int, tickets: Sequence[Ticket]) -> list[FrameResult | None]:
+        if tickets[0].number == 5:
             raise KeyboardInterrupt
-        return detect(self, thread, ticket)
+        return detect(self, thread, tickets)
 
     monkeypatch.setattr(Job, "_detect", interrupted)
     save, lines = tmp_path / "out.mp4", tmp_path / "out.jsonl"

@@ -219,7 +219,7 @@ def test_files_that_may_not_grow(stub_model: Maker, tmp_path: Path, on_full: str
         assert len(rows) == 40
         assert "40 frames in" in result.stdout
     else:
-        assert len(frames) - 1 <= len(rows) <= len(frames) + 1
+        assert len(frames) - 1 <= len(rows) <= len(frames) + 2  # the lines got the frame with which the video broke
 
 
 def test_lines_on_standard_output_are_alone_there(stub_model: Maker, clip: Maker) -> None:

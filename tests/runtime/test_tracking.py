@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def test_an_object_keeps_its_number_whatever_its_rank() -> None:
     assert len(set(seen[-1].tolist())) == 2
     assert seen[-1].min() >= 0
     assert tracking.ids(two(0, False).top(0), 1.0).shape == (0,)
+
+
+def test_numbers_go_on_behind_a_picture_of_another_size() -> None:
+    pytest.importorskip("trackers", reason="the extra 'track' is not installed")
+    tracking = Tracking(25.0)
+    before = [tracking.ids(two(10, False), i / 25) for i in range(4)][-1]
+    other = [tracking.ids(replace(two(10, False), frame_wh=(640, 400)), i / 25) for i in range(4, 8)]
+    assert (other[0] == -1).all()  # where they were says nothing about where they are
+    assert other[-1].min() > before.max()  # and no number is given twice
+    later = [tracking.ids(replace(two(10, False), frame_wh=(640, 400)), 9 + i / 25) for i in range(4)]  # a pause
+    assert later[-1].min() > other[-1].max()
 
 
 def test_the_numbers_reach_the_lines(stub_model: Maker, clip: Maker, tmp_path: Path, monkeypatch: Any) -> None:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import signal
 import statistics
@@ -32,6 +30,8 @@ import av
 from trt_blendmask.bundled import CHECKPOINT, CONFIG
 from trt_blendmask.export import export_onnx
 from trt_blendmask.surgery import operate
+
+from .measures import machine
 
 LIMIT_LOST_S = 1.0
 SOURCE = "synthetic:conveyor?live=1&fps=25&size=512x288"
@@ -131,8 +131,7 @@ def main() -> int:
                 "lost_s": spread([r.lost_s for r in some]),
                 "behind_s": spread([r.behind_s for r in some]),
             }
-    report |= {"machine": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-    report |= {"av": av.__version__, "ffmpeg": ".".join(map(str, av.library_versions["libavformat"]))}
+    report |= machine()
     print(json.dumps(report, indent=1))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources import open_source
 
 from . import clips, frame_code
+from .measures import resources
 
 
 def test_flipped_bits_cost_few_frames(tmp_path: Path) -> None:
@@ -54,11 +56,20 @@ def test_close_from_another_thread_ends_the_reading(tmp_path: Path) -> None:
         seen: list[int] = []
         thread = threading.Thread(target=lambda source=source, seen=seen: seen.extend(f.index for f in source))
         thread.start()
-        time.sleep(0.05)
+        time.sleep(0.01)
         source.close()
         thread.join(2)
         assert not thread.is_alive()
         assert len(seen) < 200
+
+
+def test_no_frame_starts_threads_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    path.write_bytes(clips.transport_stream(60))
+    source = open_source(str(path))
+    threads = [resources()["threads"] for _ in source]
+    assert max(threads) <= threads[0] + (os.cpu_count() or 1)
+    source.close()
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7])

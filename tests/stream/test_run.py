@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.conftest import stub_model  # noqa: F401
+from trt_blendmask import cli
 from trt_blendmask.errors import SourceUnavailableError, UsageError
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.pipeline import run
@@ -70,6 +71,19 @@ def test_it_stops_while_there_never_was_a_camera(stub_model: Maker) -> None:  # 
     assert "connection refused" in first
     assert "0 frames" in out
     assert seconds < 5
+
+
+def test_ctrl_c_in_the_midst_of_an_import_is_ctrl_c(
+    stub_model: Maker,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()  # as libraries made with pybind11 do
+
+    monkeypatch.setattr("trt_blendmask.runtime.pipeline.run", interrupted)
+    assert cli.main(["run", str(stub_model()), "synthetic:conveyor"]) == 130
+    assert "Stopped by Ctrl-C" in capsys.readouterr().err
 
 
 def test_a_live_source_by_the_clock(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811

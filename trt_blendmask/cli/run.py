@@ -33,6 +33,8 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--json-masks", choices=["rle", "polygons", "none"], default="rle", help="masks in it (rle)")
     p.add_argument("--frames", type=Path, metavar="DIR", help="one overlay picture per frame")
     p.add_argument("--frames-format", choices=["jpg", "png"], default="jpg", help="of these pictures (jpg)")
+    p.add_argument("--mqtt", metavar="mqtt://HOST/TOPIC", help="one message per frame; env:NAME holds the address")
+    p.add_argument("--show", action="store_true", help="in a window, where OpenCV has one; q or Esc ends the run")
     p.add_argument(
         "--on-full",
         choices=["stop-output", "exit"],
@@ -54,7 +56,7 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("--fallback", type=Path, metavar="MODEL", help="smaller model of the same classes, for --deadline")
     p.add_argument(
-        "--watchdog", type=values.seconds, default=10.0, metavar="S", help="a network that takes longer hangs (10)"
+        "--watchdog", type=values.seconds, default=10.0, metavar="S", help="what takes longer for a frame hangs (10)"
     )
     p.add_argument("--track", action="store_true", help="the same number for an object in all frames (ByteTrack)")
     p.add_argument("--stale", type=values.seconds, default=3.0, metavar="S", help="no picture for so long: reopen (3)")
@@ -70,6 +72,7 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.runtime.pipeline import run
     from trt_blendmask.runtime.preview import Serving
     from trt_blendmask.runtime.recording import Recording
+    from trt_blendmask.runtime.recording.broker import Broker
     from trt_blendmask.runtime.sources import LiveOptions
 
     if args.token and not args.serve:
@@ -96,6 +99,8 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
             args.segment,
             args.keep,
             args.on_full,
+            Broker.parse(args.mqtt) if args.mqtt is not None else None,
+            args.show,
         ),
         options=RunOptions(args.every, args.roi, args.classes, args.deadline, args.fallback, args.track, args.watchdog),
         serve=Serving.parse(args.serve, args.token) if args.serve else None,

@@ -46,10 +46,12 @@ class Controls:
 
     Attributes:
         class_names: of the model, once it is loaded: what `classes` may name.
+        stop_asked: whether somebody wants the run to end.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.class_names: tuple[str, ...] = ()
+        self.stop_asked = False
         self._lock = threading.Lock()
         self._settings = settings or Settings()
         self._running = threading.Event()
@@ -74,6 +76,10 @@ class Controls:
             else:
                 self._running.set()
             return self._settings
+
+    def ask_to_stop(self) -> None:
+        """End the run as the first Ctrl-C does."""
+        self.stop_asked = True
 
     def wait_while_paused(self, seconds: float) -> bool:
         """Wait for the end of a pause, at most so long; whether frames are to run."""

@@ -2,7 +2,7 @@
 
 reader per source             network threads              sink thread
 offer ──▶ [place] ──────────▶ take ─── done ──▶ [slots] ──▶ next_result
-          file: 2, reader waits;               in the order of `take`, each as soon as it
+          file: reader waits;                  in the order of `take`, each as soon as it
           live: 1, the newest frame            and all before it are done
 """
 
@@ -18,7 +18,7 @@ from trt_blendmask.runtime.sources import Source
 from trt_blendmask.structures import Frame
 
 R = TypeVar("R")
-DEPTH = 2  # frames of a file that are read ahead, and results that may wait for the sinks
+DEPTH = 2  # frames of a file that are read ahead (or a whole batch), and results that may wait for the sinks
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Flow(Generic[R]):
     Frames of a live source are dropped only before they are taken: what is taken comes out, unless the run fails.
 
     Attributes:
-        dropped: frames of live sources that made place for newer ones here, or were `too_old`.
-        error: the first that came up; the results before it still come out.
+        dropped: of each source: frames that made place for newer ones here, or were `too_old`; only of live ones.
+        error: the first that came up in a stage; the results before it still come out.
+        source_error: the first with which a source ended.
     """
 
     def __init__(
@@ -46,17 +47,21 @@ class Flow(Generic[R]):
         threads: int,
         max_frames: int | None = None,
         too_old: Callable[[Frame], bool] = lambda _: False,
+        batch: int = 1,
     ) -> None:
-        self.dropped = 0
+        """`threads` will each `take` up to `batch` frames at a time."""
+        self.dropped = [0] * len(sources)
         self.error: BaseException | None = None
-        self._sources, self._threads, self._too_old = sources, threads, too_old
+        self.source_error: BaseException | None = None
+        self._sources, self._busy, self._too_old = sources, threads * batch, too_old
+        self._batch, self._depth = batch, max(DEPTH, batch)
         self._left = max_frames
         self._changed = threading.Condition()
         self._places: list[deque[Frame]] = [deque() for _ in sources]
         self._reading = len(sources)
         self._turn = 0  # which source comes first next time
         self._taken = self._given = 0  # numbers of the next ticket and of the next result
-        self._done: dict[int, R] = {}
+        self._done: dict[int, R | None] = {}
         self._end: int | None = None  # number of the first ticket that will have no result
 
     def offer(self, source: int, frame: Frame) -> bool:
@@ -64,9 +69,9 @@ class Flow(Generic[R]):
         with self._changed:
             place = self._places[source]
             if self._sources[source].live:
-                self.dropped += len(place)
+                self.dropped[source] += len(place)
                 place.clear()
-            self._changed.wait_for(lambda: len(place) < DEPTH or self.is_over)
+            self._changed.wait_for(lambda: len(place) < self._depth or self.is_over)
             if self.is_over:
                 return False
             place.append(frame)
@@ -76,32 +81,34 @@ class Flow(Generic[R]):
     def read_out(self, error: BaseException | None = None) -> None:
         """One source is at its end, or broke for good; the others go on."""
         with self._changed:
-            self.error = self.error or error
+            if not self.is_over:  # else it was closed while it read
+                self.source_error = self.source_error or error
             self._reading -= 1
             self._changed.notify_all()
 
-    def take(self) -> Ticket | None:
-        """The next frame, of the sources in turn, as soon as there is one and a slot for its result; None: no more."""
+    def take(self) -> list[Ticket]:
+        """The next frames, a batch at most, of the sources in turn: as many as are there as soon as there is one and a
+        slot for its result. None of them: there are no more."""
         with self._changed:
-            while not self.is_over:
+            tickets: list[Ticket] = []
+            while not self.is_over and len(tickets) < self._batch:
                 source = self._next_source()
                 if source is None:
-                    if not self._reading and not any(self._places):
+                    if tickets or not (self._reading or any(self._places)):
                         break
                     self._changed.wait()
                     continue
                 frame = self._places[source].popleft()
                 self._changed.notify_all()
                 if self._sources[source].live and self._too_old(frame):
-                    self.dropped += 1
+                    self.dropped[source] += 1
                     continue
-                ticket = Ticket(self._taken, source, frame)
+                tickets.append(Ticket(self._taken, source, frame))
                 self._taken, self._turn = self._taken + 1, source + 1
-                return ticket
-            return None
+            return tickets
 
-    def done(self, ticket: Ticket, result: R) -> None:
-        """What became of a frame that was taken."""
+    def done(self, ticket: Ticket, result: R | None) -> None:
+        """What became of a frame that was taken; None: nothing, it is left out."""
         with self._changed:
             self._done[ticket.number] = result
             self._changed.notify_all()
@@ -109,17 +116,18 @@ class Flow(Generic[R]):
     def next_result(self) -> R | None:
         """The next result in order, as soon as it is done; None: there are no more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._given in self._done or self._is_finished)
-            if self._given not in self._done or self._given == self._end:
-                return None
-            return self._done[self._given]
+            while True:
+                self._changed.wait_for(lambda: self._given in self._done or self._is_finished)
+                if self._given not in self._done or self._given == self._end:
+                    return None
+                if (result := self._done[self._given]) is not None:
+                    return result
+                self._leave_behind()
 
     def written(self) -> None:
         """The result that was given last is off our hands: its slot is free."""
         with self._changed:
-            del self._done[self._given]
-            self._given += 1
-            self._changed.notify_all()
+            self._leave_behind()
 
     def fail(self, error: BaseException, ticket: Ticket | None = None) -> None:
         """End all with `error`; results before `ticket` still come out, or none where there is no ticket."""
@@ -150,15 +158,21 @@ class Flow(Generic[R]):
         no_more = self.is_over or not (self._reading or any(self._places))
         return no_more and self._given == self._taken
 
+    def _leave_behind(self) -> None:
+        del self._done[self._given]
+        self._given += 1
+        self._changed.notify_all()
+
     def _finish(self, end: int) -> None:
+        end = max(end, self._given)  # what was given cannot be taken back
         self._end = end if self._end is None else min(end, self._end)
         self._changed.notify_all()
 
     def _next_source(self) -> int | None:
-        pending = self._taken - self._given
-        for step in range(len(self._sources)):
-            source = (self._turn + step) % len(self._sources)
-            room = self._threads + (1 if self._sources[source].live else DEPTH)
-            if self._places[source] and pending < room:
-                return source
+        any_live = any(source.live for source in self._sources)  # the same room for all, or files would starve them
+        if self._taken - self._given < self._busy + (1 if any_live else DEPTH):
+            for step in range(len(self._sources)):
+                source = (self._turn + step) % len(self._sources)
+                if self._places[source]:
+                    return source
         return None

@@ -25,7 +25,7 @@ class Letterboxer:
         self._input_hw = spec.input_hw
         self._mean = np.array(spec.pixel_mean, dtype=np.float32)
         self._std = np.array(spec.pixel_std, dtype=np.float32)
-        self._scaled_wh = (0, 0)
+        self._scaled_wh: tuple[int, int] | None = None  # of the picture that is in the buffer, where that is known
         self._float = spec.input_dtype == "float32"
         shape = (1, 3, height, width) if self._float else (1, height, width, 3)
         self._buffer = np.zeros(shape, np.float32 if self._float else np.uint8) if buffer is None else buffer
@@ -48,9 +48,13 @@ class Letterboxer:
             self._buffer[0, :, :height, :width] = normalised.transpose(2, 0, 1)
         return self._buffer, box
 
+    def blank(self) -> None:
+        """No picture, only padding; costs nothing where that is so already."""
+        self._pad_for((0, 0))
+
     def forget(self) -> None:
         """Others wrote into the buffer: the next frame pads it anew."""
-        self._scaled_wh = (0, 0)
+        self._scaled_wh = None
 
     def _pad_for(self, scaled_wh: tuple[int, int]) -> None:
         if scaled_wh != self._scaled_wh:

@@ -50,6 +50,8 @@ def load(path: str | os.PathLike[str], device: str = "auto", threads: int = 0, g
 class Model:
     """A loaded model; not for use by several threads at once (see `twin`).
 
+    One call does one frame. Who has several of them fills as many slots of the batch, infers once and collects each.
+
     Example:
         with load("model.onnx") as model:
             detections = model(frame)
@@ -58,6 +60,7 @@ class Model:
         spec: class names, input size, thresholds: what surgery wrote into the file.
         how: what runs the network and why, in words.
         path: of the file that runs.
+        batch: N, how many frames one inference does; a call fills the first slot and leaves the others empty.
         abreast: how many models at a time (this one and its twins) the machine makes use of.
     """
 
@@ -66,7 +69,9 @@ class Model:
         self.how = f"{session.how}: {why}" if why else session.how
         self._session, self._why = session, why
         self._images = session.input_buffer()
-        self._letterboxer = Letterboxer(spec, self._images)
+        self.batch = len(self._images)
+        self._slots = [Letterboxer(spec, self._images[slot : slot + 1]) for slot in range(self.batch)]
+        self._filled = 0
 
     def __call__(self, frame: U8 | Frame) -> Detections:
         """Detections in one frame, uint8 [H, W, 3] BGR of any size; boxes in its pixels, not clipped to it.
@@ -88,24 +93,33 @@ class Model:
             for frame in opened:
                 yield frame, self(frame)
 
-    def letterbox(self, image: U8) -> tuple[npt.NDArray[Any], Letterbox]:
-        """First step of a call: the input buffer (valid until the next call) and its map to frame pixels."""
-        return self._letterboxer(image)
+    def letterbox(self, image: U8, slot: int = 0) -> tuple[npt.NDArray[Any], Letterbox]:
+        """First step of a call: the input buffer (valid until the next call) and its map to frame pixels.
+
+        Args:
+            slot: of the batch; they are filled from 0 on, and those behind the last are empty.
+        """
+        self._filled = slot + 1
+        return self._images, self._slots[slot](image)[1]
 
     def infer(self, images: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Second step, of what the first gave or of a copy: the network's outputs by name, with their batch axis."""
-        if images is not self._images:  # which a session may use to hand them over
-            self._letterboxer.forget()
+        if images is self._images:
+            for slot in self._slots[self._filled :]:
+                slot.blank()  # or what an earlier batch left there would be looked at again
+        else:
+            for slot in self._slots:
+                slot.forget()  # a session may use the buffer to hand them over
         return self._session.run(images)
 
-    def collect(self, outputs: dict[str, npt.NDArray[Any]], box: Letterbox) -> Detections:
-        """Last step: the filled slots as `Detections` in frame pixels, best first."""
-        boxes, scores, order = outputs["boxes"][0], outputs["scores"][0], filled_slots(outputs)
-        masks = _probabilities(outputs["masks"][0][order])
+    def collect(self, outputs: dict[str, npt.NDArray[Any]], box: Letterbox, slot: int = 0) -> Detections:
+        """Last step: what was found in one slot of the batch as `Detections` in frame pixels, best first."""
+        boxes, scores, order = outputs["boxes"][slot], outputs["scores"][slot], filled_slots(outputs, slot)
+        masks = _probabilities(outputs["masks"][slot][order])
         return Detections(
             xyxy=box.to_frame(boxes[order]),
             scores=scores[order].astype(np.float32),
-            classes=outputs["classes"][0][order].astype(np.int32),
+            classes=outputs["classes"][slot][order].astype(np.int32),
             masks=masks,
             frame_wh=box.frame_wh,
             class_names=self.spec.class_names,
@@ -126,13 +140,13 @@ class Model:
         self.close()
 
 
-def filled_slots(outputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.intp]:
-    """The slots of a network's outputs that become detections, in their order: best first, none with NaN."""
-    boxes, scores = outputs["boxes"][0], outputs["scores"][0]
-    count = min(max(int(outputs["count"][0]), 0), len(scores))
+def filled_slots(outputs: dict[str, npt.NDArray[Any]], image: int = 0) -> npt.NDArray[np.intp]:
+    """The slots of one image's outputs that become detections, in their order: best first, none with NaN."""
+    boxes, scores = outputs["boxes"][image], outputs["scores"][image]
+    count = min(max(int(outputs["count"][image]), 0), len(scores))
     order = np.argsort(-scores[:count], kind="stable")
     order = order[np.isfinite(boxes[order]).all(axis=1) & np.isfinite(scores[order])]
-    return np.asarray(order[np.isfinite(outputs["masks"][0][order]).all(axis=(1, 2))])
+    return np.asarray(order[np.isfinite(outputs["masks"][image][order]).all(axis=(1, 2))])
 
 
 def checked_spec(session: Session) -> ModelSpec:
@@ -154,13 +168,8 @@ def checked_spec(session: Session) -> ModelSpec:
             f"trt-blendmask surgery {typed} -o model.onnx --config YAML"
         )
     got = {tensor.name: tensor for tensor in (*session.inputs, *session.outputs)}
-    images = got.get("images")
-    if images is not None and images.shape[:1] > (1,):
-        raise DataError(
-            f"Expected one picture per inference, but '{path}' takes {images.shape[0]} at once. Export it again: "
-            "trt-blendmask export CHECKPOINT --config YAML --batch 1 -o raw.onnx"
-        )
-    for expected, dtypes in _contract(spec):
+    batch = max([1, *got["images"].shape[:1]]) if "images" in got else 1  # an open one, -1, is told below
+    for expected, dtypes in _contract(spec, batch):
         tensor = got.get(expected.name)
         if tensor is None or tensor.shape != expected.shape or tensor.dtype not in dtypes:
             came = f"{tensor.dtype} {list(tensor.shape)}" if tensor else "nothing of that name"
@@ -173,17 +182,17 @@ def checked_spec(session: Session) -> ModelSpec:
     return spec
 
 
-def _contract(spec: ModelSpec) -> list[tuple[TensorSpec, tuple[str, ...]]]:
+def _contract(spec: ModelSpec, n: int) -> list[tuple[TensorSpec, tuple[str, ...]]]:
     (h, w), slots, side = spec.input_hw, spec.max_detections, spec.mask_size
     planar = spec.input_dtype == "float32"
-    images = TensorSpec("images", spec.input_dtype or "uint8", (1, 3, h, w) if planar else (1, h, w, 3))
+    images = TensorSpec("images", spec.input_dtype or "uint8", (n, 3, h, w) if planar else (n, h, w, 3))
     outputs = (
-        TensorSpec("count", "int32", (1,)),
-        TensorSpec("boxes", "float32", (1, slots, 4)),
-        TensorSpec("scores", "float32", (1, slots)),
-        TensorSpec("classes", "int32", (1, slots)),
+        TensorSpec("count", "int32", (n,)),
+        TensorSpec("boxes", "float32", (n, slots, 4)),
+        TensorSpec("scores", "float32", (n, slots)),
+        TensorSpec("classes", "int32", (n, slots)),
     )
-    masks = TensorSpec("masks", spec.mask_dtype, (1, slots, side, side))
+    masks = TensorSpec("masks", spec.mask_dtype, (n, slots, side, side))
     return [*((tensor, (tensor.dtype,)) for tensor in (images, *outputs)), (masks, _MASK_DTYPES)]
 
 

@@ -25,7 +25,7 @@ class RunOptions:
             frames that would come too late, then by keeping only the best detections, then by `fallback`.
         fallback: a smaller model of the same classes, deployable ONNX or engine.
         track: number the objects, the same one in each frame; needs the package trackers.
-        hung_s: a frame that is in the network for so long means that it hangs.
+        hung_s: where a frame stays for so long, something hangs: the network, which ends the run, or an output.
     """
 
     every: int = 1

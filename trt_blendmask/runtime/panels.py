@@ -14,7 +14,7 @@ from trt_blendmask.runtime.labels import Colour
 from trt_blendmask.structures import U8
 
 _GAP = 4  # pixels between two pictures
-_MOST_WIDE = 1600
+_MOST_WIDE, _MOST_HIGH = 1600, 3200
 
 
 def beside(panels: Sequence[tuple[str, U8]]) -> U8:
@@ -41,14 +41,12 @@ def paint(image: U8, patches: Iterable[Patch | None], colour: Colour, opacity: f
 
 
 def figure(image: U8, caption: str) -> str:
-    """The picture, at most 1600 pixels wide, as HTML that needs no other file."""
+    """The picture, at most 1600 pixels wide and 3200 high, as HTML that needs no other file."""
     height, width = image.shape[:2]
-    if width > _MOST_WIDE:
-        image = np.asarray(cv2.resize(image, (_MOST_WIDE, max(1, round(height * _MOST_WIDE / width)))), dtype=np.uint8)
+    scale = min(_MOST_WIDE / width, _MOST_HIGH / height)
+    if scale < 1:
+        wh = max(1, round(width * scale)), max(1, round(height * scale))
+        image = np.asarray(cv2.resize(image, wh), dtype=np.uint8)
     encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
     words, data = escape(caption), base64.b64encode(encoded).decode("ascii")
-    return (
-        '<figure style="margin:0 0 1rem">'
-        f'<img src="data:image/jpeg;base64,{data}" alt="{words}" style="max-width:100%">'
-        f"<figcaption>{words}</figcaption></figure>"
-    )
+    return f'<figure><img src="data:image/jpeg;base64,{data}" alt="{words}"><figcaption>{words}</figcaption></figure>'

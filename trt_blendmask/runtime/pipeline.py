@@ -1,7 +1,7 @@
 """`run`: sources through the model into videos and JSON lines. `predict` (pictures) is in `predict.py`.
 
-reader per source      network threads                          sink thread
-decode ──▶ Frame ────▶ crop ─▶ letterbox ─▶ network ─▶ Detections ──▶ overlay ─▶ encode
+reader per source      network threads                          sink thread   thread per output
+decode ──▶ Frame ────▶ crop ─▶ letterbox ─▶ network ─▶ Detections ──▶ overlay ─▶ encode, JSON lines, ...
 
 Several frames are in the network at a time, each on few cores: threads that share one small network wait for each other
 more than they work as soon as the decoder and the encoder want the cores, too. What waits, waits in `flow`; the main
@@ -28,7 +28,8 @@ from trt_blendmask.runtime.overlay import check_choices
 from trt_blendmask.runtime.preview import Preview, Serving
 from trt_blendmask.runtime.progress import spell
 from trt_blendmask.runtime.recording import Recording
-from trt_blendmask.runtime.sources import LiveOptions, open_source
+from trt_blendmask.runtime.sinks import Sinks
+from trt_blendmask.runtime.sources import LiveOptions, Source, open_source
 from trt_blendmask.runtime.stop import StopSignals
 
 _MOST_NAMES = 6  # of outputs in a summary
@@ -139,32 +140,32 @@ def run(
     least = 0.0 if score is None else score
     controls = Controls(Settings(score=least, classes=options.classes))
     with ExitStack() as stack, ExitStack() as networks:
-        preview = Preview(serve, controls, events) if serve else None
+        preview = Preview(serve, controls, events, len(names)) if serve else None
         if preview:
             stack.callback(preview.end)
-        cores = available_cores()
-        threads = cores // min(cores, MAX_ABREAST)
-        loaded = networks.enter_context(load(model, device, threads, gpu))
+        teams = load_teams(networks, model, options, device, gpu)
+        loaded = teams[0][0]
         controls.class_names = loaded.spec.class_names
-        options.check_classes(controls.class_names)
-        teams = [_twins(loaded)]
-        if options.fallback is not None:
-            smaller = networks.enter_context(load(options.fallback, device, threads, gpu))
-            teams.append(_substitutes(smaller, teams[0]))
-        sources = [stack.enter_context(closing(open_source(name, live, events))) for name in names]
+        opened = stack.enter_context(ExitStack())
+        sources = [opened.enter_context(closing(open_source(name, live, events))) for name in names]
         if options.deadline_s is not None and not all(one.live for one in sources):
             raise UsageError("Expected a live source for a deadline: of a file, no frame is ever dropped.")
-        if preview:
-            preview.begin(sources[0], loaded.how, can_record=recording.save is not None)
-        sinks = recording.open(events, [one.fps for one in sources], controls, [preview] if preview else [])
+        sinks = recording.open(events, sources, controls, [preview] if preview else [])
         job = Job(teams, sources, sinks, events, options, controls, max_frames, paste, colour_by)
+        if preview:
+            preview.begin(sources, job.dropped, loaded.how, can_record=recording.save is not None)
         signals = stack.enter_context(StopSignals())
+        opened.pop_all()  # the job closes them, all at a time
         try:
             with closing(sinks):
                 seconds, stopped = job.work(signals, progress)
         finally:
             if job.hangs:
                 networks.pop_all()  # to free what a thread is inside of would wait for it, or crash
+    return _report(job, sources, sinks, seconds, stopped, loaded.how)
+
+
+def _report(job: Job, sources: Sequence[Source], sinks: Sinks, seconds: float, stopped: bool, how: str) -> RunReport:
     tally = job.tally
     return RunReport(
         tally.frames,
@@ -174,8 +175,8 @@ def run(
         sum(one.corrupt for one in sources),
         stopped,
         sinks.written,
-        loaded.how,
-        job.dropped,
+        how,
+        sum(job.dropped(number) for number in range(len(sources))),
         tuple(sinks.failures),
         tally.age_ms(),
         tally.broken,
@@ -187,6 +188,21 @@ def _names(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
     if not names:
         raise UsageError("Expected at least one source, got none.")
     return names
+
+
+def load_teams(
+    networks: ExitStack, path: str | os.PathLike[str], options: RunOptions, device: str, gpu: GpuOptions | None
+) -> list[list[Model]]:
+    """The models, one per thread, and after them those of the fallback; closed with `networks`."""
+    cores = available_cores()
+    threads = cores // min(cores, MAX_ABREAST)
+    loaded = networks.enter_context(load(path, device, threads, gpu))
+    options.check_classes(loaded.spec.class_names)
+    teams = [_twins(loaded)]
+    if options.fallback is not None:
+        smaller = networks.enter_context(load(options.fallback, device, threads, gpu))
+        teams.append(_substitutes(smaller, teams[0]))
+    return teams
 
 
 def _twins(model: Model) -> list[Model]:

@@ -1,8 +1,14 @@
-"""Where results go. A sink that fails is left out from then on, told, and counted; the others go on."""
+"""Where results go. A sink that fails is left out from then on, told, and counted; the others go on.
+
+One that hangs, as on a network disk that is gone, is told, too: the results of a file wait for it, those of a camera go
+on without it until it is back, and the end of the run leaves it behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +16,16 @@ from typing import Protocol
 from trt_blendmask.errors import OutputError, TrtBlendMaskError, first_line
 from trt_blendmask.files import temporary_beside
 from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.outlet import Outlet, failure
 from trt_blendmask.runtime.result import FrameResult
+
+_LOOK_S = 0.1  # how often a wait is looked at
+_WRITE_S, _CLOSE_S = 1.0, 1.4  # from a signal to the end of what is being written, and to that of the files
 
 
 class Sink(Protocol):
-    """Takes results in order, in one thread. It opens what it writes with the first of them, not before.
+    """Takes results in order, in a thread of its own, which also closes it; another one checks it before. It opens what
+    it writes with the first result, not sooner.
 
     Attributes:
         name: what the user typed, without credentials.
@@ -57,7 +68,7 @@ class OfOneSource:
 
     def __init__(self, sink: Sink, number: int) -> None:
         self.name, self.check, self.close = sink.name, sink.check, sink.close
-        self._sink, self._number = sink, number
+        self._sink, self.number = sink, number
 
     @property
     def draws(self) -> bool:
@@ -68,8 +79,7 @@ class OfOneSource:
         return self._sink.written
 
     def write(self, result: FrameResult) -> None:
-        if result.source_number == self._number:
-            self._sink.write(result)
+        self._sink.write(result)
 
 
 class Sinks:
@@ -86,15 +96,16 @@ class Sinks:
             OutputError: a name that can never do, or no sink has a place to write to.
         """
         self.failures: list[str] = []
-        self._all = tuple(sinks)
+        self._all = tuple(Outlet(sink) for sink in sinks)
         self._working = list(self._all)
+        self._write_until_s = self._close_until_s = float("inf")
         self._events, self._exit = events, exit_on_failure
-        for sink in self._all:
-            if error := _failure(sink.check):
+        for outlet in self._all:
+            if error := failure(outlet.sink.check):
                 # A folder where a file should be is the user's slip; a disk that is gone may come back.
                 if self._exit or not isinstance(error.__cause__, OSError) or len(self._all) == 1:
                     raise error
-                self._stop(sink, error)
+                self._stop(outlet, error)
         if self._all and not self._working:
             raise OutputError(self.failures[0])
 
@@ -105,34 +116,87 @@ class Sinks:
 
     @property
     def draws(self) -> bool:
-        return any(sink.draws for sink in self._working)
+        return any(outlet.sink.draws for outlet in self._working)
 
     @property
     def written(self) -> tuple[Path, ...]:
-        return tuple(path for sink in self._all for path in sink.written)
+        return tuple(path for outlet in self._all for path in outlet.sink.written)
 
-    def write(self, result: FrameResult) -> None:
-        """Hand `result` to every sink that still works.
+    def write(self, result: FrameResult, hung_s: float = float("inf"), waits: bool = True) -> None:
+        """Hand `result` to every sink that still works, all at a time.
+
+        Args:
+            hung_s: one that takes longer hangs. waits: for it, all the same.
 
         Raises:
             OutputError: one has just failed, and that is to end the run.
         """
-        for sink in tuple(self._working):
-            if error := _failure(partial(sink.write, result)):
-                _failure(sink.close)
-                self._stop(sink, error)
+        until_s = time.monotonic() + hung_s
+        outlets = [outlet for outlet in self._working if _is_for(outlet.sink, result)]
+        for outlet in outlets:
+            if not outlet.is_done(0.0):
+                outlet.missed += 1
+                continue
+            self._tell_back(outlet)
+            if outlet.error is None:
+                outlet.begin(partial(_write, outlet.sink, result))
+        for outlet in outlets:
+            self._await(outlet, until_s, waits)
+            if (error := outlet.error) is not None:
+                self._stop(outlet, error)
                 if self._exit or isinstance(error, BrokenPipeError):  # nobody reads: `run ... --json - | head`
                     raise OutputError(self.failures[-1]) from error
 
-    def close(self) -> None:
-        """Finish every sink that still works; what fails is told and counted, not raised."""
-        for sink in tuple(self._working):
-            if error := _failure(sink.close):
-                self._stop(sink, error)
+    def hurry(self) -> None:
+        """From another thread: the run is to end now, and what hangs is left behind."""
+        now_s = time.monotonic()
+        self._write_until_s = min(self._write_until_s, now_s + _WRITE_S)
+        self._close_until_s = min(self._close_until_s, now_s + _CLOSE_S)
+
+    def close(self, hung_s: float = float("inf")) -> None:
+        """Finish every sink that still works, all at a time; what fails is told and counted, not raised.
+
+        Args:
+            hung_s: one that takes longer hangs, and is left as it is.
+        """
+        until_s, closing = time.monotonic() + hung_s, tuple(self._working)
+        for outlet in closing:
+            outlet.begin(outlet.sink.close)
+        for outlet in closing:
+            while not outlet.is_done(_LOOK_S) and time.monotonic() < min(until_s, self._close_until_s):
+                pass
+            if not outlet.is_done(0.0):
+                self._stop(outlet, OutputError(f"Cannot finish '{outlet.sink.name}': it hangs"))
+            elif outlet.error is not None:
+                self._stop(outlet, outlet.error)
+            else:
+                outlet.leave()
         self._working.clear()
 
-    def _stop(self, sink: Sink, error: Exception) -> None:
-        self._working.remove(sink)
+    def _await(self, outlet: Outlet, until_s: float, waits: bool) -> None:
+        """Until the outlet is done, or nobody waits for it any more."""
+        while not outlet.is_done(0.0 if outlet.hangs and not waits else _LOOK_S):
+            now_s = time.monotonic()
+            if now_s > until_s and not outlet.hangs:
+                outlet.hangs = True
+                what = "waits for it" if waits else "goes on without it"
+                self._tell(outlet, "output_hangs", f"hangs, the run {what}")
+            if (outlet.hangs and not waits) or now_s > self._write_until_s:
+                return
+        self._tell_back(outlet)
+
+    def _tell_back(self, outlet: Outlet) -> None:
+        if outlet.hangs and outlet.error is None:
+            outlet.hangs = False
+            self._tell(outlet, "output_back", f"goes on, {outlet.missed} frames were left out so far")
+
+    def _stop(self, outlet: Outlet, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # SystemExit and its like are no failure of the sink
+            outlet.error = None
+            raise error
+        sink = outlet.sink
+        self._working.remove(outlet)
+        outlet.leave()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         text = reason if isinstance(error, TrtBlendMaskError) else f"Cannot write '{sink.name}': {reason}"
         kept = f"; kept: {', '.join(map(str, sink.written))}" if sink.written else ""
@@ -141,14 +205,23 @@ class Sinks:
             "output_stopped", f"{sink.name}: output stopped ({text}){kept}", {"output": sink.name, "reason": reason}
         )
 
+    def _tell(self, outlet: Outlet, kind: str, what: str) -> None:
+        name = outlet.sink.name
+        self._events.publish(kind, f"{name}: output {what}", {"output": name, "missed": outlet.missed})
 
-def _failure(work: Callable[[], None]) -> Exception | None:
-    """What `work` raises, whatever it is: the other sinks do not care."""
+
+def _is_for(sink: Sink, result: FrameResult) -> bool:
+    return not isinstance(sink, OfOneSource) or sink.number == result.source_number
+
+
+def _write(sink: Sink, result: FrameResult) -> None:
+    """Closes the sink where that fails: it will not be given another."""
     try:
-        work()
-    except Exception as error:
-        return error
-    return None
+        sink.write(result)
+    except Exception:
+        with suppress(Exception):
+            sink.close()
+        raise
 
 
 def check_place(path: Path) -> None:

@@ -23,13 +23,16 @@ class Tracking:
             from trackers import ByteTrackTracker
         except ImportError as error:
             raise UsageError("--track needs the package trackers: pip install 'trt-blendmask[track]'.") from error
-        self._boxes = supervision.Detections
+        self._boxes, self._wh = supervision.Detections, (0, 0)
         self._tracker = ByteTrackTracker(
             frame_rate=fps, track_activation_threshold=_LEAST_SCORE, high_conf_det_threshold=_LEAST_SCORE
         )
 
     def ids(self, found: Detections, time_s: float) -> I32:
         """A number >= 0 for each that is followed, int32 [n]; -1 for one that was not seen often enough yet."""
+        if found.frame_wh != self._wh:  # their boxes are of another picture; the numbers go on
+            self._tracker.tracks.clear()
+            self._wh = found.frame_wh
         ids = np.full(len(found), -1, np.int32)
         boxes = self._boxes(found.xyxy, None, found.scores, found.classes, data={"rank": np.arange(len(found))})
         tracked = self._tracker.update(boxes, timestamp=time_s)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +26,14 @@ class Preview:
     """The page of one run, from its making until `end`; also the sink that feeds it, which only takes note of results.
 
     Attributes:
-        url: of the page. state: what it shows.
+        url: of the page. states: what it shows, of each source.
     """
 
     name, draws = "preview", False
 
-    def __init__(self, serving: Serving, controls: Controls, events: Events) -> None:
-        """
+    def __init__(self, serving: Serving, controls: Controls, events: Events, sources: int = 1) -> None:
+        """`sources`: how many there will be.
+
         Raises:
             OutputError: the address is taken.
             SourceUnavailableError: the library aiohttp is not installed.
@@ -43,16 +47,24 @@ class Preview:
                 "pip install 'trt-blendmask[web]'"
             ) from error
         self.written: list[Path] = []
-        self.state = PreviewState()
+        self.states = [PreviewState() for _ in range(sources)]
         self._about = About()
-        self._server: Server = Server(serving, self.state, controls, events, self._about)
+        self._server: Server = Server(serving, self.states, controls, events, self._about)
         self.url = self._server.url
         token = "?token=..." if serving.token else ""
         events.publish("preview", f"Preview: {self.url}{token}", {"url": self.url})
 
-    def begin(self, source: Source, how: str, can_record: bool) -> None:
-        """Frames are about to come from `source`; `how` says what runs the network."""
-        self.state.watch(source)
+    def begin(self, sources: Sequence[Source], dropped: Callable[[int], int], how: str, can_record: bool) -> None:
+        """Frames are about to come.
+
+        Args:
+            dropped: how many frames of the source of that number made place for newer ones. how: runs the network.
+        """
+        seen: Counter[str] = Counter()
+        for number, (source, state) in enumerate(zip(sources, self.states, strict=True)):
+            seen[source.name] += 1
+            suffix = f" ({seen[source.name]})" if seen[source.name] > 1 else ""
+            state.watch(source, suffix, partial(dropped, number))
         self._about.how, self._about.can_record = how, can_record
         self._server.site.poke()
 
@@ -60,8 +72,8 @@ class Preview:
         pass
 
     def write(self, result: FrameResult) -> None:
-        self.state.show(result)
-        self._server.site.pictures.news()
+        self.states[result.source_number].show(result)
+        self._server.site.pictures[result.source_number].news()
 
     def close(self) -> None:
         """The last result was shown; the page stays until `end`."""

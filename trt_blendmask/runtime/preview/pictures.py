@@ -14,6 +14,7 @@ from trt_blendmask.runtime.result import FrameResult
 WIDEST = 1280  # pixels of the live picture; the snapshot has the frame's own size
 LEAST_PAUSE_S = 1 / 30
 QUALITY, SNAPSHOT_QUALITY = 80, 95
+SMALL, SMALL_QUALITY = 320, 70  # of each source beside the live picture of one
 
 
 def encode(result: FrameResult, widest: int | None = None, quality: int = SNAPSHOT_QUALITY) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
 from aiohttp import web
@@ -33,7 +34,9 @@ class Server:
         site: the routes, and the pictures.
     """
 
-    def __init__(self, serving: Serving, state: PreviewState, controls: Controls, events: Events, about: About) -> None:
+    def __init__(
+        self, serving: Serving, states: Sequence[PreviewState], controls: Controls, events: Events, about: About
+    ) -> None:
         """
         Raises:
             OutputError: the address is taken, or not of this machine.
@@ -42,7 +45,7 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
         self.url = serving.url(self.port)
         self._guard = Guard(serving)
-        self._parts = state, controls, events, about
+        self._parts = states, controls, events, about
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
         self._thread.start()
@@ -80,11 +83,12 @@ class Server:
         assert server is not None
 
         def protocol() -> asyncio.Protocol:
-            return server() if len(server.connections) < MOST_CONNECTIONS else _Full()
+            is_full = self._ended.is_set() or len(server.connections) >= MOST_CONNECTIONS
+            return _Full() if is_full else server()
 
         listening = await self._loop.create_server(protocol, sock=self._socket)
         tasks = [
-            asyncio.create_task(self.site.pictures.work()),
+            *(asyncio.create_task(pictures.work()) for pictures in self.site.pictures),
             asyncio.create_task(self._guard.watch(lambda: server.connections)),
         ]
         self._ready.set()
@@ -96,7 +100,7 @@ class Server:
 
 
 class _Full(asyncio.Protocol):
-    """Hangs up on one connection too many."""
+    """Hangs up on one connection too many, or too late."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

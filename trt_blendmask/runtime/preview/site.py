@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from trt_blendmask.runtime.controls import Controls
 from trt_blendmask.runtime.events import Event, Events
 from trt_blendmask.runtime.preview.guard import LARGEST_REQUEST, refuse
 from trt_blendmask.runtime.preview.metrics import CONTENT_TYPE, metrics
-from trt_blendmask.runtime.preview.pictures import Pictures, encode
+from trt_blendmask.runtime.preview.pictures import SMALL, SMALL_QUALITY, Pictures, encode
 from trt_blendmask.runtime.preview.state import PreviewState
 from trt_blendmask.runtime.recording.lines import MASKS, line_of
 
@@ -30,6 +31,8 @@ _PAGE_TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg":
 _TICK_S, _BOARD_S, _BODY_S = 1.0, 2.0, 5.0
 _TOLD = 20  # past events that a new page gets
 _BOUNDARY = b"frame"
+_WELL = ("PAUSED", "LIVE", "ENDED")
+_WORST_FIRST = ("NO SIGNAL", "STALLED", "STARTING", *_WELL)
 
 
 @dataclass
@@ -43,9 +46,9 @@ class About:
 class Site:
     """The routes. Belongs to the server's loop but for `poke`."""
 
-    def __init__(self, state: PreviewState, controls: Controls, events: Events, about: About) -> None:
-        self._state, self._controls, self._events, self._about = state, controls, events, about
-        self.pictures = Pictures(state)
+    def __init__(self, states: Sequence[PreviewState], controls: Controls, events: Events, about: About) -> None:
+        self._states, self._controls, self._events, self._about = states, controls, events, about
+        self.pictures = [Pictures(state) for state in states]
         self._loop = asyncio.get_running_loop()
         self._poked, self._listeners = asyncio.Event(), 0
         self._board, self._board_s = Board(), -_BOARD_S
@@ -75,6 +78,17 @@ class Site:
         poked, self._poked = self._poked, asyncio.Event()
         poked.set()
 
+    @property
+    def _watchers(self) -> int:
+        return sum(pictures.watchers for pictures in self.pictures)
+
+    def _number(self, request: web.Request) -> int:
+        """Which source is asked for, from 0 on: ?source=1 is the first."""
+        wanted, most = request.query.get("source", "1"), len(self._states)
+        if wanted in map(str, range(1, most + 1)):
+            return int(wanted) - 1
+        raise web.HTTPNotFound(reason=f"Expected source=1 to {most}.")
+
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(body=(_PAGE / "index.html").read_bytes(), content_type="text/html", charset="utf-8")
 
@@ -84,15 +98,16 @@ class Site:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Motion JPEG: each client gets the newest picture whenever it has taken the one before."""
-        if self.pictures.watchers >= MOST_WATCHERS:
+        pictures = self.pictures[self._number(request)]
+        if self._watchers >= MOST_WATCHERS:
             return refuse(503, f"{MOST_WATCHERS} others are watching: close one of them.")
         response = web.StreamResponse(headers={"Content-Type": "multipart/x-mixed-replace; boundary=frame"})
-        with self.pictures.watching(), suppress(ConnectionError):
+        with pictures.watching(), suppress(ConnectionError):
             await self._begin(request, response)
             await response.write(b"--" + _BOUNDARY + b"\r\n")
             number = 0
             while True:
-                number, jpeg = await self.pictures.after(number)
+                number, jpeg = await pictures.after(number)
                 head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
                 # With the next boundary at once: browsers show a part when they see its end.
                 await response.write(head + jpeg + b"\r\n--" + _BOUNDARY + b"\r\n")
@@ -128,9 +143,12 @@ class Site:
             request.transport.set_write_buffer_limits(high=0)
 
     async def _snapshot(self, request: web.Request) -> web.Response:
-        _, result = self._state.latest()
+        _, result = self._states[self._number(request)].latest()
         if result is None:
             return refuse(503, "There is no frame yet.")
+        if "small" in request.query:
+            jpeg = await asyncio.to_thread(encode, result, SMALL, SMALL_QUALITY)
+            return web.Response(body=jpeg, content_type="image/jpeg")
         headers = {}
         if "download" in request.query:
             name = time.strftime("%Y%m%dT%H%M%S", time.localtime(result.frame.wall_s or time.time()))
@@ -142,24 +160,35 @@ class Site:
         masks = request.query.get("masks", "none")
         if masks not in MASKS:
             return refuse(400, f"Expected masks={', '.join(MASKS)}.")
-        _, result = self._state.latest()
+        _, result = self._states[self._number(request)].latest()
         if result is None:
             return refuse(503, "There is no frame yet.")
         return web.json_response(await asyncio.to_thread(line_of, result, masks))
 
     async def _health(self, _: web.Request) -> web.Response:
-        source, age_s = self._state.source(), self._state.age_s()
+        """How the run is, by the source that is worst, and each of several."""
+        known = [self._health_of(state) for state in self._states]
+        worst = min(known, key=lambda one: _WORST_FIRST.index(one["status"]))
+        body = worst if len(known) == 1 else worst | {"sources": known}
+        return web.json_response(body, status=200 if worst["status"] in _WELL else 503)
+
+    def _health_of(self, state: PreviewState) -> dict[str, Any]:
+        source, age_s = state.source(), state.age_s()
         status = source.kind
         if status == "LIVE" and self._controls.settings.paused:
             status = "PAUSED"
         elif status == "LIVE" and (age_s is None or age_s > STALLED_S):
             status = "STALLED" if age_s is not None else "STARTING"
-        known = {"status": status, "reason": source.reason, "since_wall_s": source.since_wall_s}
-        known |= {"last_result_age_s": None if age_s is None else round(age_s, 3)}
-        return web.json_response(known, status=200 if status in ("LIVE", "PAUSED", "ENDED") else 503)
+        return {
+            "source": state.source_numbers()["name"],
+            "status": status,
+            "reason": source.reason,
+            "since_wall_s": source.since_wall_s,
+            "last_result_age_s": None if age_s is None else round(age_s, 3),
+        }
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = metrics(self._state, self._events.counters(), await self._read_board(), self.pictures.watchers)
+        text = metrics(self._states, self._events.counters(), await self._read_board(), self._watchers)
         return web.Response(body=text.encode("utf-8", "backslashreplace"), headers={"Content-Type": CONTENT_TYPE})
 
     async def _summary(self, _: web.Request) -> web.Response:
@@ -186,12 +215,15 @@ class Site:
 
     async def _all(self) -> dict[str, Any]:
         board = await self._read_board()
-        return self._state.summary() | {
+        sources = [state.summary() for state in self._states]
+        return {
+            "sources": sources,
+            "frames": sum(source["frames"] for source in sources),
             "now_wall_s": time.time(),
             "settings": asdict(self._controls.settings),
             "class_names": self._controls.class_names,
             "board": asdict(board),
-            "watchers": self.pictures.watchers,
+            "watchers": self._watchers,
             "version": __version__,
             **asdict(self._about),
         }

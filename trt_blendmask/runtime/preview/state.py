@@ -1,4 +1,4 @@
-"""What the page shows: the newest result, and what the last minutes came to."""
+"""What the page shows of one source: the newest result, and what the last minutes came to."""
 
 from __future__ import annotations
 
@@ -58,10 +58,17 @@ class PreviewState:
         self._seconds: deque[Second] = deque(maxlen=HISTORY_S)
         self._totals = Totals()
         self._source: Source | None = None
+        self._suffix = ""
+        self._dropped: Callable[[], int] = lambda: 0
         self._began_s = self._shown_s = 0.0  # the first and the newest result
 
-    def watch(self, source: Source) -> None:
-        """From now on the state of the source is that of `source`, also while no frames come."""
+    def watch(self, source: Source, suffix: str, dropped: Callable[[], int]) -> None:
+        """From now on the state of the source is that of `source`, also while no frames come.
+
+        Args:
+            suffix: of its name, where others have the same. dropped: how many frames made place for newer ones.
+        """
+        self._suffix, self._dropped = suffix, dropped
         self._source = source
 
     def show(self, result: FrameResult) -> None:
@@ -107,7 +114,8 @@ class PreviewState:
         source = self._source
         if source is None:
             return {"name": "", "dropped": 0, "corrupt": 0, "live": False}
-        return {"name": source.name, "dropped": source.dropped, "corrupt": source.corrupt, "live": source.live}
+        name = source.name + self._suffix
+        return {"name": name, "dropped": self._dropped(), "corrupt": source.corrupt, "live": source.live}
 
     def totals(self) -> Totals:
         with self._lock:
@@ -134,10 +142,11 @@ class PreviewState:
         ]
         state = self.source()
         age_s = min(FPS_S, max(1, int(now) - int(self._began_s)))
-        return {
-            "source": self.source_numbers()
-            | {"kind": state.kind, "since_wall_s": state.since_wall_s, "reason": state.reason}
-            | {"reconnects": state.reconnects},
+        return self.source_numbers() | {
+            "kind": state.kind,
+            "since_wall_s": state.since_wall_s,
+            "reason": state.reason,
+            "reconnects": state.reconnects,
             "frames": number,
             "frame_wh": list(latest.frame.frame_wh) if latest else None,
             "fps": round(recent_frames / age_s, 2),

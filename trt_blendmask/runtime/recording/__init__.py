@@ -1,4 +1,4 @@
-"""Results as files: video that survives a power cut, JSON lines, a folder of pictures."""
+"""What becomes of results: video that survives a power cut, JSON lines, a folder of pictures, MQTT, a window."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from trt_blendmask.errors import UsageError
 from trt_blendmask.files import check_outputs
 from trt_blendmask.runtime.controls import Controls
 from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.recording.broker import Broker
 from trt_blendmask.runtime.recording.lines import MASKS, STANDARD_OUTPUT, JsonLines
+from trt_blendmask.runtime.recording.mqtt import Mqtt
 from trt_blendmask.runtime.recording.pictures import FORMATS, Pictures
 from trt_blendmask.runtime.recording.recorder import Recorder
 from trt_blendmask.runtime.recording.switched import Switched
 from trt_blendmask.runtime.recording.video import check_video_name
 from trt_blendmask.runtime.sinks import OfOneSource, Sink, Sinks
+from trt_blendmask.runtime.sources import Source
+from trt_blendmask.runtime.window import Window
 
 ON_FULL = ("stop-output", "exit")
 
@@ -28,9 +32,10 @@ class Recording:
     Attributes:
         save: overlay video, .mp4 or .mkv. json: a file with one line per frame; "-" is standard output.
         frames: folder for one overlay picture per frame.
-        json_masks: "rle", "polygons" or "none". picture_format: "jpg" or "png".
+        json_masks: "rle", "polygons" or "none", in these and in MQTT messages. picture_format: "jpg" or "png".
         segment_s: begin a new video after so many seconds; the name then has the time in it.
         keep_bytes: delete this recording's oldest segments where all are larger than that.
+        mqtt: broker that gets a message per frame, and events. show: results in a window.
         on_full: "stop-output" goes on without an output that fails, "exit" ends the run.
     """
 
@@ -42,6 +47,8 @@ class Recording:
     segment_s: float | None = None
     keep_bytes: int | None = None
     on_full: str = ON_FULL[0]
+    mqtt: Broker | None = None
+    show: bool = False
 
     def __post_init__(self) -> None:
         for value, allowed, what in (
@@ -80,19 +87,21 @@ class Recording:
         folders = [self.frames and self.frames / str(number) for number in numbers]
         return [replace(self, save=save, frames=frames) for save, frames in zip(saves, folders, strict=True)]
 
-    def open(self, events: Events, fps: Sequence[float], controls: Controls, more: Iterable[Sink] = ()) -> Sinks:
-        """The sinks and after them `more`, for sources of nominally `fps` frames per second; `controls` switch videos
-        off and on. No file is touched before the first frame.
+    def open(self, events: Events, sources: Sequence[Source], controls: Controls, more: Iterable[Sink] = ()) -> Sinks:
+        """The sinks and after them `more`; `controls` switch videos off and on. No file is touched before the first
+        frame.
 
         Raises:
             OutputError: not one of them has a place to write to.
+            SourceUnavailableError: a library that one of them needs is not installed, or there is no screen.
         """
-        parts = list(enumerate(zip(self.parts(len(fps)), fps, strict=True)))
+        parts = list(enumerate(zip(self.parts(len(sources)), sources, strict=True)))
         sinks: list[Sink] = [
             OfOneSource(
-                Switched(Recorder(part.save, rate, events, self.segment_s, self.keep_bytes), controls, events), number
+                Switched(Recorder(part.save, source.fps, events, self.segment_s, self.keep_bytes), controls, events),
+                number,
             )
-            for number, (part, rate) in parts
+            for number, (part, source) in parts
             if part.save is not None
         ]
         if self.json is not None:
@@ -102,4 +111,8 @@ class Recording:
             for number, (part, _) in parts
             if part.frames is not None
         ]
+        if self.mqtt is not None:
+            sinks.append(Mqtt(self.mqtt, self.json_masks, events, waits=not any(source.live for source in sources)))
+        if self.show:
+            sinks.append(Window(controls, events))
         return Sinks([*sinks, *more], events, self.on_full == "exit")

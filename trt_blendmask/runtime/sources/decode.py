@@ -12,6 +12,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from trt_blendmask.runtime.images import MAX_PIXELS
 from trt_blendmask.structures import U8
@@ -19,6 +20,8 @@ from trt_blendmask.structures import U8
 # Only formats that hold the pictures themselves: a playlist could make us open other files or addresses.
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mjpeg,h264,hevc,m4v,ivf,obu,gif,mpjpeg,yuv4mpegpipe,wtv,mxf"
 _CLOCKLESS = ("mjpeg", "mpjpeg", "h264", "hevc", "m4v", "obu")  # FFmpeg makes their times up, 25 a second
+# A converter of its own for each frame, as `to_ndarray` makes one, starts a thread per core for each frame (PyAV 17).
+_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 _PATIENCE = 16  # damaged packets in a row before all hope is lost
 
 
@@ -61,6 +64,7 @@ class Decoder:
         self.damaged = 0
         self.heard_s = time.monotonic()
         self._clocked = container.format.name not in _CLOCKLESS
+        self._reformatter = VideoReformatter()
         self._packets = container.demux(self._video)
         self._ready: deque[Any] = deque()
         self._in_a_row = 0
@@ -102,13 +106,18 @@ class Decoder:
             self.damaged += 1
             return None
         pts_s = float(decoded.time) if self._clocked and decoded.time is not None else None
-        return Shot(_upright(decoded), pts_s, self.heard_s, bool(decoded.is_corrupt))
+        image = self._reformatter.reformat(decoded, format="bgr24", **_ONE_THREAD).to_ndarray()
+        return Shot(
+            _upright(np.asarray(image, dtype=np.uint8), decoded.side_data),
+            pts_s,
+            self.heard_s,
+            bool(decoded.is_corrupt),
+        )
 
 
-def _upright(decoded: Any) -> U8:
-    """The picture as BGR, turned by quarters as the file asks a player to (FFmpeg's display matrix)."""
-    image = decoded.to_ndarray(format="bgr24")
-    matrices = [bytes(data) for data in decoded.side_data if data.type.name == "DISPLAYMATRIX"]
+def _upright(image: U8, side_data: Any) -> U8:
+    """The picture turned by quarters as the file asks a player to (FFmpeg's display matrix)."""
+    matrices = [bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"]
     if matrices:
         cos, sin = np.frombuffer(matrices[0], dtype=np.int32)[:2].tolist()
         clockwise = round(math.degrees(math.atan2(sin, cos)) / 90) % 4

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from trt_blendmask.errors import InputMissingError, UsageError
+from trt_blendmask.errors import UsageError
+from trt_blendmask.runtime.environment import looked_up
 from trt_blendmask.runtime.images import SUFFIXES
 from trt_blendmask.runtime.sources.redact import HIDDEN, HOST, redacted, split_authority
 
@@ -51,12 +52,7 @@ def parse(text: str) -> SourceAddress:
         UsageError: a scheme, an option or an address that is not taken; the nearest that is, is named.
         InputMissingError: `env:NAME` without such a variable.
     """
-    if text.startswith("env:"):
-        name = text[4:]
-        if not (text := os.environ.get(name, "")):
-            raise InputMissingError(
-                f"Expected a source in the environment variable '{name}', which is not set. Set it."
-            )
+    text = looked_up(text, "a source")
     if text == "-":
         return SourceAddress("stdin", "-", "-")
     if text.startswith("synthetic:"):

@@ -5,10 +5,13 @@ const $ = (id) => document.getElementById(id);
 const picture = $("picture");
 let state = null; // the last one that came
 let heard = 0; // when, by this page's own clock
+let chosen = Number(location.hash.slice(1)) || 1; // which source is shown large, from 1 on
 let held = {}; // settings that a person is changing now: what the server says of them would jerk the slider
 
+const seen = () => state.sources[chosen - 1] || state.sources[0];
+
 function restartPicture() {
-  picture.src = `/stream.mjpg?${Date.now()}`;
+  picture.src = `/stream.mjpg?source=${chosen}&${Date.now()}`;
 }
 
 // A picture that breaks off (server gone, too many clients) is asked for again.
@@ -31,7 +34,9 @@ function listen() {
   feed.addEventListener("state", (message) => {
     state = JSON.parse(message.data);
     heard = performance.now();
-    show();
+    const valid = Math.min(Math.max(1, Math.trunc(chosen)), state.sources.length);
+    if (valid === chosen) show();
+    else choose(valid);
   });
   feed.addEventListener("event", (message) => tell(JSON.parse(message.data)));
 }
@@ -47,7 +52,7 @@ const element = (name, text = "", className = "") => {
 
 function showStatus() {
   const gone = heard && performance.now() - heard > 5000;
-  const source = state ? state.source : { kind: "connecting", reason: "", name: "" };
+  const source = state ? seen() : { kind: "connecting", reason: "", name: "" };
   let words = source.kind;
   let veil = "";
   if (gone) words = veil = "NO CONNECTION to the run";
@@ -64,19 +69,71 @@ function showStatus() {
 }
 
 function show() {
+  const source = seen();
   showStatus();
-  $("fps").textContent = state.fps.toFixed(1);
-  $("p50").textContent = ms(state.latency_ms.p50);
-  $("p99").textContent = ms(state.latency_ms.p99);
-  $("dropped").textContent = state.source.dropped;
+  showSources();
+  $("fps").textContent = source.fps.toFixed(1);
+  $("p50").textContent = ms(source.latency_ms.p50);
+  $("p99").textContent = ms(source.latency_ms.p99);
+  $("dropped").textContent = source.dropped;
   $("how").textContent = state.how;
   $("version").textContent = `trt-blendmask ${state.version}`;
-  if (state.frame_wh) $("figure").style.aspectRatio = state.frame_wh.join(" / ");
+  if (source.frame_wh) $("figure").style.aspectRatio = source.frame_wh.join(" / ");
   showSettings();
   showPlot();
   showStages();
   showClasses();
   showBoard();
+}
+
+// Several sources: each as a small picture that is looked at now and then; the chosen one is large, and live.
+function showSources() {
+  const tiles = $("sources");
+  tiles.hidden = state.sources.length < 2;
+  if (tiles.hidden) return;
+  if (tiles.children.length !== state.sources.length) {
+    tiles.replaceChildren(...state.sources.map((source, index) => tile(index + 1)));
+    choose(chosen);
+  }
+  state.sources.forEach((source, index) => {
+    const button = tiles.children[index];
+    const kind = { LIVE: "on", "NO SIGNAL": "off" }[source.kind] || "";
+    button.className = `source ${kind}`;
+    button.setAttribute("aria-pressed", index + 1 === chosen);
+    button.title = source.name;
+    button.querySelector("span").textContent = source.name;
+    const words = source.kind === "LIVE" ? `${source.fps.toFixed(1)} FPS` : source.kind;
+    button.querySelector("b").textContent = words;
+  });
+}
+
+function tile(number) {
+  const button = element("button", "", "source");
+  button.type = "button";
+  const image = element("img");
+  image.alt = "";
+  const line = element("small");
+  line.append(element("i"), element("b"));
+  button.append(image, element("span"), line);
+  button.addEventListener("click", () => choose(number));
+  return button;
+}
+
+function choose(number) {
+  const other = number !== chosen;
+  chosen = number;
+  history.replaceState(null, "", `#${chosen}`);
+  $("snapshot").href = `/snapshot.jpg?source=${chosen}&download`;
+  if (other) restartPicture();
+  show();
+}
+
+function lookAround() {
+  if (document.hidden || $("sources").hidden) return;
+  state.sources.forEach((source, index) => {
+    const image = $("sources").children[index].querySelector("img");
+    if (source.frames && (image.complete || !image.src)) image.src = `/snapshot.jpg?source=${index + 1}&small&${Date.now()}`;
+  });
 }
 
 function showSettings() {
@@ -105,7 +162,7 @@ function showPlot() {
   const pen = canvas.getContext("2d");
   const colours = getComputedStyle(document.documentElement);
   const colour = (name) => colours.getPropertyValue(name).trim();
-  const points = state.latency_ms.plot;
+  const points = seen().latency_ms.plot;
   const top = Math.max(10, ...points.map((point) => point[2])) * 1.1;
   const x = (age) => width - 2 - (age / 120) * (width - 36);
   const y = (value) => height - 3 - (value / top) * (height - 8);
@@ -138,7 +195,7 @@ function showPlot() {
 }
 
 function showStages() {
-  const stages = Object.entries(state.stage_ms);
+  const stages = Object.entries(seen().stage_ms);
   const total = Math.max(0.001, stages.reduce((sum, [, spent]) => sum + spent, 0));
   let begun = 0;
   $("stages").replaceChildren(
@@ -176,7 +233,7 @@ function showClasses() {
   const chosen = state.settings.classes;
   for (const box of boxes.querySelectorAll("input")) {
     if (!("classes" in held)) box.checked = chosen === null || chosen.includes(box.value);
-    box.parentElement.querySelector("b").textContent = state.classes[box.value] || 0;
+    box.parentElement.querySelector("b").textContent = seen().classes[box.value] || 0;
   }
 }
 
@@ -236,3 +293,4 @@ $("record").addEventListener("click", () => state && change({ recording: !state.
 restartPicture();
 listen();
 setInterval(showStatus, 1000);
+setInterval(lookAround, 2000);
