@@ -10,17 +10,15 @@ import argparse
 import contextlib
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 import trt_blendmask
+from trt_blendmask.evaluate.scores import KINDS, NAMES, score
 from trt_blendmask.runtime.images import read_image
-
-NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # the order of COCOeval.stats
 
 
 def results(model: trt_blendmask.Model, folder: Path, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -30,21 +28,6 @@ def results(model: trt_blendmask.Model, folder: Path, images: list[dict[str, Any
         detections = model(read_image(folder / image["file_name"]))
         found += [{"image_id": image["id"], **result} for result in detections.to_coco()]
     return found
-
-
-def evaluate(truth: COCO, found: list[dict[str, Any]], kind: str, image_ids: list[int] | None = None) -> dict[str, Any]:
-    """AP of `kind` ("segm" or "bbox") on all pictures or some of them, and per class."""
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
-        scored = COCOeval(truth, truth.loadRes(found), kind)
-        if image_ids is not None:
-            scored.params.imgIds = image_ids
-        scored.evaluate()
-        scored.accumulate()
-        scored.summarize()
-    precision = scored.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class] over all areas, 100 detections
-    names = [category["name"] for category in truth.loadCats(truth.getCatIds())]
-    per_class = {name: float(np.mean(p[p > -1])) for name, p in zip(names, np.moveaxis(precision, 2, 0), strict=True)}
-    return {**dict(zip(NAMES, map(float, scored.stats), strict=False)), "per_class": per_class}
 
 
 def main() -> None:
@@ -57,13 +40,14 @@ def main() -> None:
         truth = COCO(str(args.scenes / "annotations.json"))
     with trt_blendmask.load(args.model or trt_blendmask.bundled_model()) as model:
         found = results(model, args.scenes, truth.loadImgs(truth.getImgIds()))
-    scores = {kind: evaluate(truth, found, kind) for kind in ("segm", "bbox")}
+    scores = {KINDS[kind]: score(truth, found, kind, truth.getImgIds()) for kind in ("mask", "box")}
     print(f"{len(truth.getImgIds())} scenes, {len(truth.getAnnIds())} parts")
-    for kind, values in scores.items():
-        print(f"  {kind}  " + "  ".join(f"{name} {values[name]:.3f}" for name in NAMES))
-        print("        " + "  ".join(f"{name} {ap:.2f}" for name, ap in values["per_class"].items()))
+    for kind, one in scores.items():
+        print(f"  {kind}  " + "  ".join(f"{name} {one.overall[name]:.3f}" for name in NAMES[:6]))
+        print("        " + "  ".join(f"{name} {values['AP']:.2f}" for name, values in one.per_class.items()))
     if args.json:
-        args.json.write_text(json.dumps({"scenes": len(truth.getImgIds()), **scores}, indent=1) + "\n")
+        facts = {kind: asdict(one) for kind, one in scores.items()}
+        args.json.write_text(json.dumps({"scenes": len(truth.getImgIds()), **facts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ import onnxruntime
 from pycocotools.coco import COCO
 
 import trt_blendmask
-from benchmarks.accuracy import evaluate
 from benchmarks.half_rounding import rounded_in_float32
+from trt_blendmask.evaluate.scores import KINDS, score
 from trt_blendmask.quantize.agreement import SCORE, compare_detections
 from trt_blendmask.quantize.fp16 import quantize_fp16
 from trt_blendmask.runtime.images import read_image
@@ -44,7 +44,8 @@ def average_precision(truth: COCO, images: list[dict[str, Any]], found: list[Det
         for image, detections in zip(images, found, strict=True)
         for row in detections.to_coco()
     ]
-    return {kind: 100 * float(evaluate(truth, rows, kind)["AP"]) for kind in ("segm", "bbox")}
+    ids = [image["id"] for image in images]
+    return {KINDS[kind]: 100 * score(truth, rows, kind, ids).overall["AP"] for kind in ("mask", "box")}
 
 
 def differing(reference: list[Detections], other: list[Detections]) -> tuple[int, int]:

@@ -118,6 +118,17 @@ def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse an output that cannot be written before the work for it is done; makes no folder.
+
+    Raises:
+        OutputError: as `atomic_output`.
+    """
+    folder = next(folder for folder in path.parents if folder.exists())
+    with temporary_beside(folder / path.name):
+        pass
+
+
 def write_texts(texts: Mapping[Path, str]) -> None:
     """Write each text to its file, by `atomic_output`, one after another.
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +19,15 @@ import pytest
 from tests.compare.conftest import flip, rename, shake
 from tests.quick_model import quick_model
 from trt_blendmask import cli, load
-from trt_blendmask.compare import CompareReport, compare
+from trt_blendmask.compare import CompareReport, compare, renaming, require
 from trt_blendmask.compare import stages as stages_module
 from trt_blendmask.compare.measure import Measure
 from trt_blendmask.compare.page import difference
 from trt_blendmask.compare.stages import Seen
+from trt_blendmask.errors import DataError
 from trt_blendmask.quantize.agreement import compare_detections
+from trt_blendmask.runtime.model import Model
+from trt_blendmask.runtime.panels import figure
 from trt_blendmask.structures import Detections
 
 Variant = Callable[[str, Callable[[onnx.ModelProto], None]], Path]
@@ -42,7 +50,9 @@ def test_a_model_agrees_wholly_with_itself(pictures: Path, tmp_path: Path) -> No
     assert relative(report) == {"bases": 0, "boxes": 0, "attention": 0, "masks": 0}
     assert {f1 for row in report.f1_at.values() for f1 in row.values()} == {1.0}
     assert (report.worst, report.class_changes) == ((), ())
-    assert run(quick_model(), pictures, tmp_path, "--fail-under", "f1=1,mask_iou=1,box_iou=1,boundary_f=1") == 0
+    assert (
+        run(quick_model(), pictures, tmp_path, "-n", "1", "--fail-under", "f1=1,mask_iou=1,box_iou=1,boundary_f=1") == 0
+    )
 
 
 def test_a_mirrored_model_hardly_agrees(
@@ -62,10 +72,12 @@ def test_a_mirrored_model_hardly_agrees(
 
 def test_the_stage_where_it_starts_is_seen(pictures: Path, variant: Variant, tmp_path: Path) -> None:
     """Noise in the bases' branch leaves boxes and attention as they are; noise in the attention the bases."""
-    bases = relative(compare(quick_model(), variant("bases", shake("basis.", 0.1)), str(pictures), tmp_path / "b.html"))
+    bases = relative(
+        compare(quick_model(), variant("bases", shake("basis.", 0.1)), str(pictures), tmp_path / "b.html", n=1)
+    )
     assert bases["boxes"] == bases["attention"] == 0
     assert bases["bases"] > 0.01 < bases["masks"]
-    top = relative(compare(quick_model(), variant("top", shake("top", 0.2)), str(pictures), tmp_path / "t.html"))
+    top = relative(compare(quick_model(), variant("top", shake("top", 0.2)), str(pictures), tmp_path / "t.html", n=1))
     assert top["bases"] == top["boxes"] == 0
     assert top["attention"] > 0.01 < top["masks"]
 
@@ -101,13 +113,13 @@ def test_classes_go_by_name(pictures: Path, variant: Variant, tmp_path: Path) ->
     with load(quick_model()) as model:
         names = model.spec.class_names
     turned = (*names[1:], names[0])
-    report = compare(quick_model(), variant("turned", rename(turned)), str(pictures), tmp_path / "c.html")
+    report = compare(quick_model(), variant("turned", rename(turned)), str(pictures), tmp_path / "c.html", n=1)
     assert report.agreement.f1 < 0.3  # the numbers stayed and the names moved: now they are other things
     assert report.class_changes
-    report = compare(quick_model(), variant("both", rename(turned, True)), str(pictures), tmp_path / "c.html")
+    report = compare(quick_model(), variant("both", rename(turned, True)), str(pictures), tmp_path / "c.html", n=1)
     assert report.agreement.f1 == 1
     numbers = tuple(f"class {k}" for k in range(len(names)))
-    report = compare(quick_model(), variant("numbers", rename(numbers)), str(pictures), tmp_path / "c.html")
+    report = compare(quick_model(), variant("numbers", rename(numbers)), str(pictures), tmp_path / "c.html", n=1)
     assert report.agreement.f1 == 1
 
 
@@ -160,6 +172,109 @@ def test_ctrl_c_writes_what_it_has(
     assert "after 1 pictures" in capsys.readouterr().err
     facts = json.loads((tmp_path / "c.json").read_text())
     assert (facts["stopped"], facts["pictures"]) == (True, 1)
+
+
+def test_ctrl_c_takes_no_half_of_a_picture(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when the first picture is half counted: the report is of one picture, wholly."""
+    note = Measure._note_pairs
+
+    def interrupted(self: Measure, *rest: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        note(self, *rest)
+
+    monkeypatch.setattr(Measure, "_note_pairs", interrupted)
+    report = compare(quick_model(), quick_model(), str(pictures), tmp_path / "c.html")
+    assert (report.stopped, report.pictures) == (True, 1)
+    assert sum(row.matched for row in report.classes) == report.agreement.matched > 0
+    assert report.boundary_f == 1
+
+
+def test_a_box_without_area_is_no_object(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no IoU with anything, not with itself either."""
+    infer = Model.infer
+
+    def flat(self: Model, images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = {name: values.copy() for name, values in infer(self, images).items()}
+        outputs["boxes"][0, 0, 2] = outputs["boxes"][0, 0, 0]
+        outputs["boxes"][0, 1] += 1e5
+        return outputs
+
+    monkeypatch.setattr(Model, "infer", flat)
+    report = compare(quick_model(), quick_model(), str(pictures), tmp_path / "c.html", n=1)
+    assert set(report.gate_values().values()) == {1.0}
+    assert relative(report)["attention"] == 0
+
+
+def test_outputs_over_inputs_are_refused(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = tmp_path / "model.engine"
+    (passport := tmp_path / "model.engine.json").write_text("the passport")
+    words = ["compare", str(quick_model()), str(engine), "--images", str(pictures), "-o"]
+    assert cli.main([*words, str(tmp_path / "model.engine.html")]) == 2
+    assert cli.main([*words, str(pictures / "0.png")]) == 2
+    assert "-o compare.html" in capsys.readouterr().err
+    assert cli.main([*words, str(tmp_path / "c.json")]) == 2
+    assert passport.read_text() == "the passport"
+
+
+def test_a_pipe_is_no_model(pictures: Path, tmp_path: Path) -> None:
+    """Who opens one waits for a writer, for ever."""
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert run(tmp_path / "pipe.onnx", pictures, tmp_path / "out") == 66
+
+
+def test_a_bound_is_kept_exactly(tmp_path: Path) -> None:
+    measure = Measure(0.3)
+    for k in range(4):
+        one, none = one_object(), one_object().above(1)
+        measure.add(
+            str(k), np.zeros((60, 90, 3), np.uint8), Seen(one, None, None), Seen(one if k else none, None, None)
+        )
+    f1 = measure.agreement().f1
+    assert f1 == pytest.approx(6 / 7)
+    report = report_of(measure, tmp_path / "c.html")
+    require(report, {"f1": f1})
+    with pytest.raises(DataError, match=r"got f1 0\.8571\."):
+        require(report, {"f1": np.nextafter(f1, 1)})
+    almost = replace(report, boundary_f=0.96999)
+    with pytest.raises(DataError, match=r"got boundary_f 0\.9699\."):
+        require(almost, {"boundary_f": 0.97})
+    with pytest.raises(DataError, match="boundary_f"):
+        require(replace(report, boundary_f=float("nan")), {"boundary_f": 0.0})
+
+
+def report_of(measure: Measure, page: Path) -> CompareReport:
+    agreement = measure.agreement()
+    return CompareReport(
+        "a", "b", 0.3, 4, 0, False, agreement, measure.boundary_f(), 0.0, measure.f1_at(), (), (), (), (), (), (page,)
+    )
+
+
+def test_an_overflow_is_shown_and_the_json_stays_json(tmp_path: Path) -> None:
+    """FP16 bases of infinity."""
+    measure = Measure(0.3)
+    bases = np.array([[[[1.0, np.inf]]]], np.float32)
+    measure.add("a", np.zeros((60, 90, 3), np.uint8), *[Seen(one_object(), bases, None)] * 2)
+    report = replace(report_of(measure, tmp_path / "c.html"), stages=measure.stages.differences())
+    assert np.isnan(report.stages[0].largest)
+    assert "nan" in "\n".join(report.lines())
+    facts = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert facts["stages"][0]["relative"] is None
+    assert facts["stages"][1]["relative"] == 0
+
+
+def test_names_that_differ_by_case_only_are_two() -> None:
+    first = Seen(one_object(), None, None)
+    here = Path("a"), Path("b")
+    assert renaming(("A", "a"), ("A", "a"), *here)(first).detections.classes.tolist() == [0]
+    assert renaming(("A", "a"), ("a", "A"), *here)(first).detections.classes.tolist() == [1]
+    with pytest.raises(DataError, match="'nut'"):
+        renaming(("bolt", "nut"), ("Bolt", "BOLT"), *here)
+
+
+def test_a_narrow_picture_is_shown_whole() -> None:
+    html = figure(np.zeros((100_000, 2, 3), np.uint8), "narrow")
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(html.split("base64,")[1].split('"')[0]), np.uint8), 1)
+    assert shown.shape[:2] == (3200, 1)
 
 
 def one_object(of_class: int = 0, score: float = 0.9, x: float = 10) -> Detections:

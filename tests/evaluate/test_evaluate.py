@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.evaluate.conftest import changed, command
 from tests.quick_model import quick_model
-from trt_blendmask import cli
+from trt_blendmask import evaluate as evaluate_module
+from trt_blendmask.errors import InputMissingError
+from trt_blendmask.evaluate import _labels, evaluate
 from trt_blendmask.evaluate import confusion as confusion_module
-from trt_blendmask.evaluate import evaluate
 from trt_blendmask.evaluate.annotations import Annotations, read_annotations
 from trt_blendmask.evaluate.class_names import places
 from trt_blendmask.evaluate.confusion import Confusion
-from trt_blendmask.evaluate.resize import ShortestEdge, resize_averaging
 from trt_blendmask.runtime import model as model_module
+from trt_blendmask.runtime.images import read_image
 from trt_blendmask.structures import Detections
-
-
-def command(scenes: Path, output: Path, *more: str, annotations: Path | None = None) -> int:
-    words = ["eval", str(quick_model()), "--annotations", str(annotations or scenes / "annotations.json")]
-    return cli.main([*words, "--images", str(scenes), "-o", str(output), *more])
-
-
-def changed(scenes: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    document = json.loads((scenes / "annotations.json").read_text())
-    change(document)
-    target.write_text(json.dumps(document))
-    return target
 
 
 def test_writes_page_facts_curves_and_confusion(
@@ -44,7 +34,7 @@ def test_writes_page_facts_curves_and_confusion(
     again = tmp_path / "again" / quick_model().name
     again.parent.mkdir()
     shutil.copy(quick_model(), again)
-    assert command(scenes, tmp_path / "out", "--max", "2") == 0
+    assert command(scenes, tmp_path / "out", "--max", "1") == 0
     assert "mask" in capsys.readouterr().out
     report = evaluate([quick_model(), again], scenes / "annotations.json", scenes, tmp_path / "two", most=2)
     names = {file.name for file in (tmp_path / "two").iterdir()}
@@ -63,6 +53,60 @@ def test_writes_page_facts_curves_and_confusion(
 
 def test_pictures_in_a_flat_folder_are_found(scenes: Path, tmp_path: Path) -> None:
     assert command(scenes / "images", tmp_path, "--max", "1", annotations=scenes / "annotations.json") == 0
+
+
+def test_models_of_one_name_keep_files_of_their_own() -> None:
+    assert _labels([Path("a/m.onnx"), Path("b/m.engine"), Path("m_1.onnx")]) == ["m_1", "m_2", "m_1_3"]
+    assert _labels([Path("a.int8.onnx"), Path("b.onnx")]) == ["a.int8", "b"]
+
+
+def test_a_picture_that_goes_away_is_left_out(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(file: Path) -> np.ndarray:
+        if file.name == "000000.png":
+            raise InputMissingError("gone")
+        if file.name == "000001.png":
+            raise OSError("the network folder does not answer")
+        return read_image(file)
+
+    monkeypatch.setattr(evaluate_module, "read_image", read)
+    report = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "out", most=3)
+    assert (report.pictures, report.unreadable) == (1, 2)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module.Model, "infer", lambda *_: pytest.fail("worked in vain"))
+    (tmp_path / "file").write_text("")
+    assert command(scenes, tmp_path / "file" / "out") == 74
+
+
+def test_ctrl_c_takes_no_half_of_a_picture(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes between the results of the first picture and its confusion: the picture counts in both."""
+    add = Confusion.add
+
+    def interrupted(self: Confusion, *rest: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        add(self, *rest)
+
+    monkeypatch.setattr(Confusion, "add", interrupted)
+    report = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "out")
+    assert (report.stopped, report.pictures) == (True, 1)
+    objects = json.loads((scenes / "annotations.json").read_text())["annotations"]
+    assert report.models[0].confusion.matrix[:-1].sum() == sum(row["image_id"] == 1 for row in objects)
+
+
+def test_ctrl_c_during_the_scores_keeps_the_results(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "score", interrupted)
+    assert command(scenes, tmp_path / "out", "--max", "1") == 130
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        f"{quick_model().stem}.{kind}.json" for kind in ("box", "mask")
+    }
 
 
 def test_unreadable_and_absent_pictures_are_told(scenes: Path, tmp_path: Path) -> None:
@@ -98,85 +142,6 @@ def test_ctrl_c_writes_what_it_has(
     assert facts["models"][0]["mask"]["overall"] == two.models[0].mask.overall
 
 
-def rename_all(document: dict[str, Any]) -> None:
-    for category in document["categories"]:
-        category["name"] = f"animal {category['id']}"
-
-
-def other_size(document: dict[str, Any]) -> None:
-    for image in document["images"]:
-        image["width"] += 1
-    document["annotations"] = []
-
-
-@pytest.mark.parametrize(
-    ("change", "code", "words"),
-    [
-        (rename_all, 65, "model's classes"),
-        (other_size, 65, "do not belong together"),
-        (lambda d: [i.update(file_name=f"other/{i['id']}.jpg") for i in d["images"]], 66, "do not belong together"),
-        (lambda d: d.pop("images"), 65, "no 'images'"),
-        (lambda d: d["annotations"][0].pop("bbox"), 65, "no 'bbox'"),
-        (lambda d: d["annotations"][0].update(image_id=99), 65, "unknown image_id"),
-        (lambda d: d["annotations"][0].update(category_id=[1]), 65, "unknown category_id"),
-        (lambda d: d["annotations"][0].update(segmentation={"size": [9, 9], "counts": [81]}), 65, "288 x 512"),
-        (lambda d: d["annotations"][0].update(segmentation="x"), 65, "Expected a mask"),
-        (lambda d: d["annotations"][0].update(bbox=[0, 0, None, 1]), 65, "four numbers"),
-        (lambda d: d["images"].append(d["images"][0]), 65, "same id"),
-        (lambda d: d["images"][0].update(file_name="a\0b"), 0, ""),
-        (lambda d: d.update(annotations=[]), 0, ""),
-    ],
-)
-def test_bad_annotations_end_in_a_sentence(
-    scenes: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: Callable[[dict[str, Any]], object],
-    code: int,
-    words: str,
-) -> None:
-    file = changed(scenes, tmp_path / "changed.json", change)
-    output = tmp_path / "out"
-    assert command(scenes, output, "--max", "2", annotations=file) == code
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.count("\n") == (code != 0)
-    assert output.exists() == (code == 0)
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        [],
-        [[]],
-        [[1, 2, 3]],
-        [[0, 0, 1e300, 0, 5, 5]],
-        [[0, 0, 9, 0, 5, float("nan")]],
-        {},
-        {"size": [288, 512], "counts": "zzzz"},
-        {"size": [288, 512], "counts": "0"},
-        {"size": [288, 512], "counts": [-5, 288 * 512 + 5]},
-        {"size": [288, 512], "counts": "\u00e9"},
-        {"size": [1 << 40, 1 << 40], "counts": [1 << 80]},
-        3,
-        None,
-    ],
-)
-def test_masks_that_are_none_end_in_a_sentence(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mask: object
-) -> None:
-    file = changed(scenes, tmp_path / "changed.json", lambda d: d["annotations"][0].update(segmentation=mask))
-    assert command(scenes, tmp_path / "out", annotations=file) == 65
-    assert "masks of 288 x 512" in (said := capsys.readouterr().err) or "Expected a mask" in said
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"images": 3}', "\0\1"])
-def test_other_files_are_refused(scenes: Path, tmp_path: Path, text: str) -> None:
-    file = tmp_path / "other.json"
-    file.write_text(text)
-    assert command(scenes, tmp_path / "out", annotations=file) == 65
-
-
 def test_missing_things_are_named(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(scenes, tmp_path / "out", annotations=tmp_path / "none.json") == 66
     assert command(tmp_path / "none", tmp_path / "out", annotations=scenes / "annotations.json") == 66
@@ -202,7 +167,7 @@ def test_classes_are_matched_by_name_not_by_number(scenes: Path, tmp_path: Path)
 
     file = changed(scenes, tmp_path / "shuffled.json", shuffle)
     same = [
-        evaluate([quick_model()], path, scenes, tmp_path / path.stem, most=2).models[0]
+        evaluate([quick_model()], path, scenes, tmp_path / path.stem, most=1).models[0]
         for path in (file, scenes / "annotations.json")
     ]
     assert same[0].mask.overall["AP"] == pytest.approx(same[1].mask.overall["AP"], abs=1e-12)
@@ -219,32 +184,9 @@ def test_places() -> None:
     assert places(["b", "A", "c"], ["a", "B"]) == [1, 0, None]
     assert places(["class 0", "class 1"], ["x", "y"]) == [0, 1]
     assert places(["class 0"], ["x", "y"]) == [None]
-
-
-@pytest.mark.parametrize("wh", [(37, 20), (200, 90), (60, 121), (90, 60)])
-def test_resizing_equals_pillow(wh: tuple[int, int]) -> None:
-    image = np.random.default_rng(1).integers(0, 256, (60, 90, 3)).astype(np.uint8)
-    expected = np.asarray(Image.fromarray(image).resize(wh, Image.Resampling.BILINEAR)).astype(int)
-    difference = np.abs(resize_averaging(image, wh).astype(int) - expected)
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.1  # halves, which Pillow rounds in fixed point
-    plain = cv2.resize(image, wh, interpolation=cv2.INTER_LINEAR).astype(int)
-    if wh[0] < 90 and wh[1] < 60:
-        assert np.abs(plain - expected).max() > 20  # what a bound of 1 rules out
-
-
-def test_the_rule_of_adelaidet(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rule = ShortestEdge()
-    assert rule.scaled_wh((640, 480)) == (1067, 800)
-    assert rule.scaled_wh((480, 640)) == (800, 1067)
-    assert rule.scaled_wh((1920, 1080)) == (1333, 750)
-    assert rule.scaled_wh((500, 375)) == (1067, 800)
-    assert command(scenes, tmp_path / "large", "--resize", "800,1333") == 2
-    assert "--input-size 768x1344" in capsys.readouterr().err
-    fits = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "a", 2, ShortestEdge(288, 576))
-    boxed = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "b", 2)
-    assert fits.models[0].box.overall["AP50"] == pytest.approx(boxed.models[0].box.overall["AP50"], abs=0.1)
-    assert fits.models[0].box.overall["AP50"] > 0.6
+    assert places(["a", "A"], ["A", "a"]) == [1, 0]
+    assert places(["A", "a", "b"], ["A", "B", "c"]) == [0, None, 1]
+    assert places(["a", "a"], ["a", "a"]) == [0, 1]
 
 
 def found(*rows: tuple[float, float, int, float]) -> Detections:

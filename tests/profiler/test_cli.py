@@ -17,6 +17,8 @@ from tests.profiler.made_up import report as made_up
 from tests.quick_model import quick_model
 from trt_blendmask.cli import main
 from trt_blendmask.profiler import measure, steps
+from trt_blendmask.profiler.layers import onnxruntime
+from trt_blendmask.profiler.layers.onnxruntime import RecordingCost
 from trt_blendmask.profiler.report import read_report
 from trt_blendmask.runtime.sources import open_source
 
@@ -38,7 +40,9 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_one_model_twice(pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "measure_roof", lambda: ROOF)  # takes seconds, and has tests of its own
-    model = str(quick_model((160, 288)))
+    monkeypatch.setattr(onnxruntime, "recording_cost", lambda _threads: RecordingCost(4.0, 5.0))  # likewise
+    monkeypatch.setattr(onnxruntime, "_MOST_EVENTS", 0)  # the fewest runs
+    model = str(quick_model((96, 160)))
     words = ["profile", model, model, "--images", str(pictures), *QUICK, "--percentiles", "50,75", "--per-layer"]
     assert main([*words, "-o", "new/p.html", "--json", "p.json", "--trtexec-json", "t"]) == 0
     said = capsys.readouterr().out
@@ -51,7 +55,7 @@ def test_one_model_twice(pictures: Path, capsys: pytest.CaptureFixture[str], mon
         assert one.precision == "FP32"
         assert one.macs is not None
         assert one.macs > 1e8
-        assert one.input_hw == (160, 288)
+        assert one.input_hw == (96, 160)
         assert all(host >= network for host, network in zip(one.times["host"], one.times["network"], strict=True))
         assert one.throughput is not None
         assert one.layers is not None
@@ -115,6 +119,11 @@ def test_a_wrong_model_is_said_at_the_end(monkeypatch: pytest.MonkeyPatch, capsy
         (["--diff", "junk.json", "junk.json", "-o", "junk.json"], 2, "overwrite"),
         (["--from-trtexec", "junk.json"], 65, "trtexec"),
         (["--from-trtexec", "nope.json"], 66, "no such file"),
+        (["--from-trtexec", "junk.json", "--images", "junk"], 2, "without --images"),
+        (["--diff", "junk.json", "junk.json", "--per-layer"], 2, "without --per-layer"),
+        (["--diff", "junk.json", "junk.json", "--trtexec-json", "t"], 2, "without --trtexec-json"),
+        (["MODEL", "--trtexec-json", "junk.json"], 74, "Cannot write"),
+        (["MODEL", "--source", "rtsp://u:secret@127.0.0.1:9/x"], 69, "127.0.0.1"),
     ],
 )
 def test_bad_input(words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +132,7 @@ def test_bad_input(words: list[str], code: int, said: str, capsys: pytest.Captur
     Path("empty").mkdir()
     Path("junk.json").write_text("{}")
     before = sorted(Path().iterdir())
-    model = str(quick_model((160, 288)))
+    model = str(quick_model((96, 160)))
     assert main(["profile", *(model if word == "MODEL" else word for word in words), *QUICK]) == code
     error = capsys.readouterr().err
     assert said in error
@@ -167,8 +176,22 @@ def test_no_password_in_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "10.0.0.5" in page
 
 
-def test_noise_needs_no_pictures() -> None:
-    model = str(quick_model((160, 288)))
+def test_a_short_source_leaves_the_other_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera is called 0."""
+    words = ["profile", "model0.onnx", "--source", "0", "--duration", "10s"]
+    monkeypatch.setattr(sys, "argv", ["trt-blendmask", *words])
+    monkeypatch.setattr(
+        measure, "profile", lambda _models, _options, command, _tick: replace(made_up(), command=command)
+    )
+    assert main([*words, "--json", "p.json"]) == 0
+    command = read_report(Path("p.json")).command
+    assert command.startswith("trt-blendmask profile model0.onnx --source ")
+    assert command.endswith(" --duration 10s")
+
+
+def test_noise_needs_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "look_round", lambda _machine: made_up().environment)  # asks other processes
+    model = str(quick_model((96, 160)))
     assert main(["profile", model, "--random", *QUICK[:-1], "--json", "p.json"]) == 0
     report = read_report(Path("p.json"))
     assert "noise" in report.warnings[0]

@@ -230,7 +230,9 @@ def test_warnings_of_a_model() -> None:
     assert "Unstable" in verdicts.of_model(model({"network": [10.0, 13.0] * 20}))[0]
     assert verdicts.of_model(model({"network": [10.0, 10.5] * 20})) == ()
     assert "Unstable" in verdicts.of_model(model({"network": [10.0] * 9, "gpu": [10.0, 10.6] * 20}))[0]
-    moved = verdicts.of_model(model({"network": [10.0] * 9}, **{"GPU MHz": Span(306, 700, 918)}))
+    idle = model({"network": [10.0] * 9}, **{"GPU MHz": Span(306, 700, 918)})
+    assert verdicts.of_model(idle) == ()  # it does not run there
+    moved = verdicts.of_model(replace(idle, times={"gpu": [10.0] * 9}))
     assert "306 to 918 MHz" in moved[0]
     assert "jetson_clocks" in moved[0]
     assert verdicts.of_model(model({})) == ()
@@ -244,3 +246,13 @@ def test_warnings_of_the_machine() -> None:
     ] * 3
     calm = Watcher(others_cores=0.01, stolen_cores=0.0)
     assert verdicts.of_machine(environment(governor="performance"), calm, ()) == ()
+
+
+@pytest.mark.parametrize("kind", ["TCC Offset", "iwlwifi_1", "pwm-fan", "bq25890-charger"])
+def test_what_is_no_throttling(jetson: Path, kind: str) -> None:
+    """Cooling devices that are on while nothing is slowed down."""
+    put(
+        jetson,
+        {f"sys/class/thermal/cooling_device1/{name}": text for name, text in (("type", kind), ("cur_state", "3"))},
+    )
+    assert watch(jetson, 0.15).slowed_by == set()

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from trt_blendmask.doctor.machine import Machine
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.profiler import measure, steps, times
 from trt_blendmask.profiler.measure import profile, require
+from trt_blendmask.profiler.readings import Watcher
 from trt_blendmask.profiler.report import ProfileReport
 from trt_blendmask.profiler.steps import ProfileOptions, labels
 
@@ -186,6 +188,31 @@ def test_energy(stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert model.throughput is not None
     assert model.mj_per_frame == pytest.approx(8000 / model.throughput.frames_per_s)
     assert model.conditions["VDD_IN W"].mean == 8.0
+
+
+def test_an_idle_gpu_s_watts_are_not_the_cpu_s(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model on the CPU of a machine whose only sensor is that of its GPU."""
+    sensors = Watcher
+    watts = SimpleNamespace(problem="", read=lambda: {"GPU W": 30.0}, slowed_by=set[str])
+    monkeypatch.setattr(measure, "Watcher", lambda machine: sensors(machine, watts))  # type: ignore[arg-type]
+    monkeypatch.setattr(times, "time", time)
+
+    def asleep(images: Any) -> dict[str, Any]:
+        time.sleep(0.01)
+        return find(images)
+
+    paths = [stand.add("a.onnx", 0, finds=asleep), stand.add("b.engine", 0, GpuSession, finds=asleep)]
+    cpu, gpu = stand.run(*paths, duration=0.4).models
+    assert cpu.mj_per_frame is None
+    assert gpu.throughput is not None
+    assert gpu.mj_per_frame == pytest.approx(30e3 / gpu.throughput.frames_per_s)
+
+
+def test_eight_pictures_are_compared(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps.pictures, "of_source", lambda _text: pictures(15))
+    report = stand.run(stand.add("a.onnx"), stand.add("b.onnx"))
+    assert report.models[1].agreement is not None
+    assert report.models[1].agreement["pictures"] == 8
 
 
 def test_noise_is_warned_of(stand: Stand) -> None:

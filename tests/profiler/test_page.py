@@ -13,7 +13,7 @@ from tests.profiler import made_up
 from trt_blendmask.profiler.diff import diff
 from trt_blendmask.profiler.page import diff_page_of, page_of
 from trt_blendmask.profiler.page.words import bound, busy, ms_text, pair, summary, verdict
-from trt_blendmask.profiler.report import Comparison, Distribution, ProfileReport, Readings, Stage
+from trt_blendmask.profiler.report import Comparison, Distribution, Environment, ProfileReport, Readings, Stage
 
 VOID = {"meta", "input", "img", "br"}
 
@@ -106,8 +106,8 @@ def test_the_summary_where_the_first_one_is_the_fastest() -> None:
 def test_the_summary_of_one_model_and_of_none_that_was_timed() -> None:
     report = made_up.report()
     assert summary(replace(report, models=report.models[:1])).startswith("fp32 takes ")
-    failed = replace(report.models[0], times={}, error="it finds other things")
-    assert summary(replace(report, models=(failed,))) == "Nothing was timed. fp32: it finds other things"
+    failed = replace(report.models[0], times={}, layers=None, error="it finds other things")
+    assert summary(replace(report, models=(failed,))) == "No frames were timed. fp32: it finds other things"
 
 
 def test_a_pair_may_have_been_noted_the_other_way_round() -> None:
@@ -301,3 +301,49 @@ def test_the_diff_says_what_changed_and_hides_what_did_not() -> None:
     assert "back in FP16" in words
     rows = rows_of(html, "layers")
     assert {row[0] for row in rows[1:]} == {layer.name for layer in layers if layer.part == "basis"}
+
+
+def test_the_summary_names_no_fastest_of_two_that_cannot_be_told_apart() -> None:
+    report = made_up.report()
+    pairs = [replace(one, differs=one.differs and one.one != "fp16") for one in report.comparisons]
+    words = summary(replace(report, comparisons=tuple(pairs)))
+    assert words.startswith("int8 cannot be told from fp16 but is among the fastest: ")
+    assert "1.62 times as fast as fp32" in words
+    assert "is the fastest" not in words
+
+
+def test_the_summary_goes_by_rounds_where_medians_say_otherwise() -> None:
+    report = made_up.report()
+    slower = [replace(one, ratio=1.2, low=1.1, high=1.3) for one in report.comparisons]
+    words = summary(replace(report, models=(report.models[0], report.models[2]), comparisons=tuple(slower)))
+    assert words.startswith("fp32 is the fastest: ")
+    assert "int8 takes 1.20 times as long as fp32" in words
+
+
+def test_the_summary_of_too_few_rounds_tells_no_differences() -> None:
+    words = summary(replace(made_up.report(), comparisons=(), stopped=True))
+    assert words.startswith("Too few rounds to tell which is faster. Medians, ms: fp32 ")
+    assert "fastest" not in words
+
+
+def test_the_summary_names_who_was_not_timed() -> None:
+    report = made_up.report()
+    wrong = replace(report.models[2], times={}, error="it finds other things")
+    assert summary(replace(report, models=(*report.models[:2], wrong))).endswith(" Not timed: int8.")
+
+
+def test_what_trtexec_does_not_tell_is_no_zero() -> None:
+    unknown = replace(made_up.report().models[0], input_hw=(0, 0), file_bytes=0, macs=None)
+    html = page_of(replace(made_up.report(), models=(unknown,), environment=Environment()))
+    words = Reader(html).words
+    assert "0 x 0" not in words
+    assert "0 cores" not in words
+    assert "file, MB" not in words
+
+
+def test_the_summary_of_layers_alone() -> None:
+    alone = replace(made_up.report().models[0], times={})
+    assert alone.layers is not None
+    assert summary(replace(made_up.report(), models=(alone,))) == (
+        f"No frames were timed. fp32: only layers, {ms_text(alone.layers.sum_ms)} ms in all."
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +29,7 @@ from trt_blendmask.structures import Detections, Frame
 
 STAGES = ("decode", "letterbox", "network", "collect", "overlay", "encode")
 Maker = Callable[..., Path]
-LIVE = "synthetic:conveyor?size=320x180&live=1&fps=50"
+LIVE = "synthetic:conveyor?size=160x90&live=1&fps=30"
 
 
 def slowed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, seconds: float) -> None:
@@ -124,7 +127,7 @@ def test_frames_that_go_through_the_network_together() -> None:
 
 
 def test_a_live_source_decodes_by_itself(profile: Callable[..., PipelineProfile]) -> None:
-    found = profile(LIVE, 0.5)
+    found = profile(LIVE, 1.0)
     assert tuple(stage.name for stage in found.stages) == STAGES[1:]
     assert found.seconds < 5
 
@@ -154,3 +157,17 @@ def test_small_pictures_have_no_room_for_a_time_code(
     found = profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(20, (120, 80))), 1.0))
     assert found.glass_to_glass is None
     assert found.frames == 20
+
+
+def test_ctrl_c_ends_it_and_leaves_no_thread(
+    profile: Callable[..., PipelineProfile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `Thread.join` that it breaks off would take the sink for ended, and Python would end under its feet."""
+    slowed(monkeypatch, Recorder, "write", 0.02)
+    before = set(threading.enumerate())
+    ctrl_c = threading.Timer(0.8, os.kill, [os.getpid(), signal.SIGINT])
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        profile(LIVE, 30.0)
+    ctrl_c.join()
+    assert set(threading.enumerate()) <= before

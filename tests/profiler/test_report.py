@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.profiler.made_up import report
@@ -124,3 +125,24 @@ def test_read(tmp_path: Path) -> None:
         read_report(file)
     file.write_text(json.dumps(report().as_dict()))
     assert read_report(file) == report()
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 30, "1e300", "-1e16", "Infinity", "NaN"])
+def test_numbers_that_nothing_measures(tmp_path: Path, number: str) -> None:
+    file = tmp_path / "a.json"
+    for key in ("macs", "mj_per_frame"):
+        values = plain()
+        values["models"][0][key] = "NUMBER"
+        file.write_text(json.dumps(values).replace('"NUMBER"', number))
+        with pytest.raises(DataError, match=r"number|measurement"):
+            read_report(file)
+
+
+def test_the_json_has_the_percentiles_of_the_page() -> None:
+    whole = replace(report(), percentiles=(50.0, 75.0))
+    rows = json.loads(json.dumps(whole.as_dict()))["models"]
+    for row, model in zip(rows, whole.models, strict=True):
+        for key, samples in model.times.items():
+            seen = row["distributions"][key]
+            assert seen["percentiles"] == {"50.0": np.percentile(samples, 50), "75.0": np.percentile(samples, 75)}
+            assert (seen["count"], seen["max_ms"]) == (len(samples), max(samples))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,7 @@ def models(
     ]
 
 
+@cache
 def compared(seed: int, factor: float, **kind: float) -> Comparison:
     found = compare_times(*models(seed, factor, **kind), "host")  # type: ignore[arg-type]
     assert found is not None
@@ -51,8 +54,8 @@ def test_a_planted_slow_down_is_found_and_a_tiny_one_is_not_called() -> None:
     found = [compared(seed, 1.10) for seed in range(REPEATS)]
     assert sum(one.differs and one.ratio > 1 for one in found) >= 95
     assert sum(compared(seed, 1.01).differs for seed in range(REPEATS)) <= 5
-    faster = [compared(seed, 1 / 1.10) for seed in range(REPEATS)]
-    assert sum(one.differs and one.ratio < 1 for one in faster) >= 95
+    faster = [compared(seed, 1 / 1.10) for seed in range(REPEATS // 4)]
+    assert sum(one.differs and one.ratio < 1 for one in faster) >= 23
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.3])

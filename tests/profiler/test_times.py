@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections import Counter
 
 import pytest
@@ -152,14 +155,26 @@ def test_frames_in_flight() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(patch)
-    session = Session(clock, lambda _: 0.0, finds=_asleep(0.02))
+    lock, at_work, seen_at_once = threading.Lock(), [0], [0]
+
+    def finds(images: object) -> dict[str, object]:
+        with lock:
+            at_work[0] += 1
+            seen_at_once.append(at_work[0])
+        asleep(images)
+        with lock:
+            at_work[0] -= 1
+        return find(images)
+
+    asleep = _asleep(0.02)
+    session = Session(clock, lambda _: 0.0, finds=finds)
     one = runner("a", session)
     measure_throughput(one, pictures(), 0.5)
     seen = one.throughput
     assert seen is not None
     assert (seen.in_flight, seen.frames) == (2, session.frames)
     assert seen.frames_per_s == pytest.approx(seen.frames / seen.seconds)
-    assert 55 < seen.frames_per_s < 101
+    assert max(seen_at_once) == 2
     assert one.in_flight is not None
     assert one.in_flight[1] - one.in_flight[0] == pytest.approx(seen.seconds, abs=0.1)
     assert one.in_flight[1] <= time.perf_counter()
@@ -174,3 +189,25 @@ def _asleep(seconds: float):  # type: ignore[no-untyped-def]
         return find(images)
 
     return finds
+
+
+def test_ctrl_c_waits_for_the_frames_in_flight() -> None:
+    """Their sessions are closed next."""
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(patch)
+    session = Session(clock, lambda _: 0.0, finds=_asleep(0.1))
+    ctrl_c = threading.Timer(0.15, os.kill, [os.getpid(), signal.SIGINT])
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        measure_throughput(runner("a", session), pictures(), 30.0)
+    ctrl_c.join()
+    frames = session.frames
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("in flight")]
+    assert frames == session.frames < 20
+
+
+def test_turns_of_a_long_measurement_stay_short(clock: Clock) -> None:
+    one = runner("a", Session(clock, lambda _: 0.1))
+    take_turns([one], pictures(), 60.0, 0.0, lambda _share: None)
+    assert max(end - begin for begin, end in one.turns) < 1.2
+    assert len(one.turns) >= 54

@@ -104,6 +104,11 @@ def test_two_of_a_kind() -> None:
         '[{"computeMs": "x"}]',
         '[{"computeMs": NaN, "h2dMs": 1}]',
         '[{"averageMs": 1}]',
+        '[{"name": "a", "averageMs": -1}]',
+        '[{"name": "a", "averageMs": true}]',
+        f'[{{"computeMs": {"9" * 400}}}]',
+        '[{"computeMs": 1e300, "h2dMs": 0, "d2hMs": 0, "latencyMs": 1e300}]',
+        f'{{"Layers": [{{"Name": "a", "Outputs": [{{"Dimensions": [{"9" * 400}]}}]}}]}}',
         "[[",
     ],
 )
@@ -134,3 +139,13 @@ def test_a_damaged_file_never_crashes(tmp_path: Path) -> None:
             (tmp_path / "x.json").write_text(text[: value.start()] + damage + text[value.end() :])
             with contextlib.suppress(DataError, UsageError):
                 read_trtexec([tmp_path / "x.json", *(() if source == THREE[2] else THREE[2:])])
+
+
+def test_many_large_sides_are_no_shape(tmp_path: Path) -> None:
+    sides = [10**18] * 60
+    rows = [{"Name": "a", "LayerType": "Conv", "Outputs": [{"Dimensions": sides, "Datatype": "Half"}], "Kernel": sides}]
+    (tmp_path / "x.json").write_text(json.dumps({"Layers": rows}))
+    found = read_trtexec([tmp_path / "x.json"])
+    assert found.layers is not None
+    assert (found.layers.layers[0].shape, found.layers.layers[0].macs) == ((), 0)
+    assert json.dumps(found.__dict__, default=str)

@@ -10,6 +10,7 @@ from pathlib import Path
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
+from trt_blendmask.errors import UsageError
 
 
 def add(verb: AddVerb) -> None:
@@ -57,20 +58,37 @@ def add(verb: AddVerb) -> None:
 
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
-    from trt_blendmask.files import check_outputs, temporary_beside
+    from trt_blendmask.files import check_outputs, check_writable
 
     inputs = [*args.models, *(args.from_trtexec or ()), *(args.diff or ()), args.images, args.source]
     outputs = [path for path in (args.output, args.json) if path is not None]
+    _refuse_unused(args)
     check_outputs(outputs, inputs)
-    for path in outputs:  # whether it can be written is better known before than after the work
-        with temporary_beside(path):
-            pass
+    folders = [args.trtexec_json / "times.json"] if args.trtexec_json else []
+    for path in (*outputs, *folders):  # whether it can be written is better known before than after the work
+        check_writable(path)
     if args.diff:
         _diff(args, console)
     elif args.from_trtexec:
         _from_trtexec(args, console)
     else:
         _profile(args, console)
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """What was measured is not measured again: what asks for it would be passed over."""
+    instead = "--diff" if args.diff else "--from-trtexec" if args.from_trtexec else ""
+    unused = {
+        "--source": args.source,
+        "--images": args.images,
+        "--random": args.random,
+        "--per-layer": args.per_layer,
+        "--force": args.force,
+        "--trtexec-json": args.diff and args.trtexec_json,
+    }
+    given = next((option for option, value in unused.items() if value), "") if instead else ""
+    if given:
+        raise UsageError(f"Expected {instead} without {given}, as nothing is measured: leave {given} out.")
 
 
 def _profile(args: argparse.Namespace, console: Console) -> None:
@@ -129,5 +147,8 @@ def _command(source: str = "") -> str:
     """As typed, without the passwords that may be in `source`."""
     from trt_blendmask.runtime.sources.grammar import parse
 
-    words = [word.replace(source, parse(source).name) for word in sys.argv[1:]] if source else sys.argv[1:]
+    words = sys.argv[1:]
+    if source:
+        typed, shown = (source, f"--source={source}"), parse(source).name
+        words = [word.replace(source, shown) if word in typed else word for word in words]
     return shlex.join(["trt-blendmask", *words])

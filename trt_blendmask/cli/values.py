@@ -51,8 +51,8 @@ def latency(text: str) -> float:
 
 def measuring(text: str) -> float:
     """Seconds."""
-    units = {"ms": 1e-3, "s": 1.0, "m": 60.0}
-    return _scaled(text, units, "a time from 10ms to 60m, as 500ms, 3s or 2m", 0.01, 3600.0)
+    units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+    return _scaled(text, units, "a time from 10ms to 1h, as 500ms, 3s or 2m", 0.01, 3600.0)
 
 
 def percentiles(text: str) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from trt_blendmask.compare.stages import Seen, StageDifference, Watched
 from trt_blendmask.engines.passport import passport_path
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.evaluate.class_names import places
-from trt_blendmask.files import check_outputs, temporary_beside, write_texts
+from trt_blendmask.files import check_outputs, check_writable, write_texts
 from trt_blendmask.layout import columns
 from trt_blendmask.quantize.agreement import SCORE, Agreement
 from trt_blendmask.runtime.choice import GpuOptions, is_engine
@@ -144,8 +144,7 @@ def compare(
         names = one.model.spec.class_names
         rename = renaming(names, two.model.spec.class_names, reference, other)
         notes = _notes(one, two, (reference, other))
-        with temporary_beside(output):  # whether it can be written is better known before than after the work
-            pass
+        check_writable(output)
         line = ProgressLine(shows_progress, len(wanted))
         stack.callback(line.close)
         unreadable, stopped = _run(lambda image: (one(image), rename(two(image))), pictures.read(wanted), measure, line)
@@ -219,7 +218,7 @@ def require(report: CompareReport, least: Mapping[str, float]) -> None:
     below = {name: bound for name, bound in least.items() if not values[name] >= bound}
     if below:
         expected = ", ".join(f"{name} >= {bound:g}" for name, bound in below.items())
-        got = ", ".join(f"{name} {math.floor(1e4 * values[name]) / 1e4:.4f}" for name in below)  # 0.96999 is not 0.97
+        got = ", ".join(f"{name} {np.floor(1e4 * values[name]) / 1e4:.4f}" for name in below)  # 0.96999 is not 0.97
         page = shlex.quote(str(report.files[0]))
         raise DataError(f"Expected {expected} of '{report.other}', got {got}. See the worst pictures in {page}.")
 
@@ -243,7 +242,9 @@ def renaming(names: tuple[str, ...], others: tuple[str, ...], reference: Path, o
 
     def rename(seen: Seen) -> Seen:
         old = seen.detections
-        return replace(seen, detections=replace(old, classes=table[old.classes], class_names=names))
+        named = (old.classes >= 0) & (old.classes < len(table))
+        classes = np.where(named, table[np.where(named, old.classes, 0)], old.classes)
+        return replace(seen, detections=replace(old, classes=classes, class_names=names))
 
     return rename
 

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.errors import DataError, InputMissingError, UsageError
 from trt_blendmask.evaluate.annotations import Annotations, Picture, read_annotations
 from trt_blendmask.evaluate.confusion import SCORE, Confusion
 from trt_blendmask.evaluate.page import confusion_svg, curves_svg, page_of, standalone
 from trt_blendmask.evaluate.resize import ShortestEdge
 from trt_blendmask.evaluate.scores import KINDS, Scores, results_of, score
-from trt_blendmask.files import atomic_output, check_outputs
+from trt_blendmask.files import check_outputs, check_writable, write_texts
 from trt_blendmask.layout import columns
 from trt_blendmask.paste import MODES
 from trt_blendmask.runtime.choice import GpuOptions
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.runtime.model import Model, load
 from trt_blendmask.runtime.progress import ProgressLine, StageClock
+from trt_blendmask.runtime.stop import StopSignals
 from trt_blendmask.structures import U8, Detections
 
 _COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100")
@@ -39,7 +40,6 @@ class ModelReport:
         box, mask: its scores.
         latency_ms: of each picture, letterbox to detections, by the host's clock.
         confusion: what it takes for what, and where it fails.
-        results: COCO results that were judged; of all pictures.
     """
 
     model: Path
@@ -49,7 +49,6 @@ class ModelReport:
     mask: Scores
     latency_ms: tuple[float, ...]
     confusion: Confusion
-    results: list[dict[str, Any]]
 
     @property
     def median_ms(self) -> float:
@@ -153,28 +152,42 @@ def evaluate(
             f"Expected at least one model and a paste of {', '.join(MODES)}, got {len(models)}, '{paste}'."
         )
     labels = _labels(models)
-    files = _files(output, labels)
+    page, facts = output / "eval.html", output / "eval.json"
+    results = [{kind: output / f"{label}.{kind}.json" for kind in KINDS} for label in labels]
+    drawings = [(output / f"{label}.precision_recall.svg", output / f"{label}.confusion.svg") for label in labels]
+    files = [page, facts, *(file for places in results for file in places.values())]
+    files += [file for pair in drawings for file in pair]
     check_outputs(files, {*models, annotations})
     truth = read_annotations(annotations, images, most)
     with ExitStack() as stack:
         loaded = [stack.enter_context(load(path, device, gpu=gpu)) for path in models]
         judges = [_Judge(model, path, truth, resize, paste) for model, path in zip(loaded, models, strict=True)]
+        check_writable(page)
         line = ProgressLine(shows_progress, len(truth.pictures))
         stack.callback(line.close)
         done, unreadable, stopped = _run(judges, truth, line)
+    for judge, places in zip(judges, results, strict=True):  # before the scores, which take long, too
+        write_texts({file: json.dumps(results_of(judge.found, kind)) for kind, file in places.items()})
     wanted = len(truth.pictures) + truth.absent
     notes = [note for judge in judges for note in judge.notes]
     if truth.absent:
         notes.append(f"{truth.absent} of {wanted} pictures are not in '{images}' and were left out.")
     if unreadable:
         notes.append(f"{unreadable} of {wanted} pictures cannot be read and were left out.")
+    if 0 in truth.coco.anns:
+        notes.append(f"pycocotools never counts annotation 0 as found. Number those of '{annotations}' from 1.")
     if stopped:
         notes.append(f"Stopped by Ctrl-C after {len(done)} of {wanted} pictures: the scores are of these.")
     reports = tuple(judge.report(label, done) for judge, label in zip(judges, labels, strict=True))
     report = EvalReport(
         annotations, reports, len(done), wanted, truth.absent, unreadable, stopped, resize, paste, tuple(notes)
     )
-    return _write(report, files)
+    report = replace(report, files=tuple(files))
+    texts = {page: page_of(report), facts: json.dumps(report.as_dict(), indent=1) + "\n"}
+    for one, (curves, confusion) in zip(reports, drawings, strict=True):
+        texts |= {curves: standalone(curves_svg(one)), confusion: standalone(confusion_svg(one.confusion))}
+    write_texts(texts)
+    return report
 
 
 class _Judge:
@@ -185,7 +198,7 @@ class _Judge:
         self._model, self._path, self._truth, self._resize, self._paste = model, path, truth, resize, paste
         self._categories = truth.categories_of(names, path)
         self._confusion = Confusion(truth, self._categories)
-        self._found: list[dict[str, Any]] = []
+        self.found: list[dict[str, Any]] = []
         self._ms: list[float] = []
         if resize:
             resize.check({picture.wh for picture in truth.pictures}, model.spec, str(path))
@@ -212,15 +225,13 @@ class _Judge:
             place = row["category_id"] - 1
             category = self._categories[place] if 0 <= place < len(self._categories) else None
             if category is not None:
-                self._found.append({**row, "image_id": picture.image_id, "category_id": category})
+                self.found.append({**row, "image_id": picture.image_id, "category_id": category})
         self._confusion.add(picture.image_id, picture.file.name, image, found)
         self._ms.append(ms)
 
     def report(self, label: str, done: list[int]) -> ModelReport:
-        known = set(done)
-        results = [row for row in self._found if row["image_id"] in known]
-        box, mask = (score(self._truth.coco, results, kind, done) for kind in KINDS)
-        return ModelReport(self._path, label, self._model.how, box, mask, tuple(self._ms), self._confusion, results)
+        box, mask = (score(self._truth.coco, self.found, kind, done) for kind in KINDS)
+        return ModelReport(self._path, label, self._model.how, box, mask, tuple(self._ms), self._confusion)
 
 
 def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[list[int], int, bool]:
@@ -232,7 +243,7 @@ def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[
             try:
                 with clock.measure("decode"):
                     image = read_image(picture.file)
-            except DataError:
+            except (OSError, DataError, InputMissingError):
                 unreadable += 1
                 continue
             if (image.shape[1], image.shape[0]) != picture.wh:
@@ -243,10 +254,13 @@ def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[
                 )
             with clock.measure("network"):
                 found = [judge.detect(image) for judge in judges]
-            for judge, (detections, ms) in zip(judges, found, strict=True):
-                judge.note(picture, image, detections, ms)
-            done.append(picture.image_id)
-            line.step(clock)
+            with StopSignals() as stop:  # a picture counts for all models or for none
+                for judge, (detections, ms) in zip(judges, found, strict=True):
+                    judge.note(picture, image, detections, ms)
+                done.append(picture.image_id)
+                line.step(clock)
+            if stop.asked:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         if not done:
             raise
@@ -258,28 +272,7 @@ def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[
 
 def _labels(models: Sequence[Path]) -> list[str]:
     stems = [path.stem for path in models]
-    return [f"{stem}_{k}" if stems.count(stem) > 1 else stem for k, stem in enumerate(stems, 1)]
-
-
-def _files(output: Path, labels: list[str]) -> list[Path]:
-    """The page, the facts, then four files of each model."""
-    ends = ("box.json", "mask.json", "precision_recall.svg", "confusion.svg")
-    return [
-        output / "eval.html",
-        output / "eval.json",
-        *(output / f"{label}.{end}" for label in labels for end in ends),
-    ]
-
-
-def _write(report: EvalReport, files: list[Path]) -> EvalReport:
-    texts = [page_of(report), json.dumps(report.as_dict(), indent=1) + "\n"]
-    for one in report.models:
-        texts += [json.dumps(results_of(one.results, kind)) for kind in KINDS]
-        texts += [standalone(curves_svg(one)), standalone(confusion_svg(one.confusion))]
-    for file, text in zip(files, texts, strict=True):
-        with atomic_output(file) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return replace(report, files=tuple(files))
+    return [f"{stem}_{k}" for k, stem in enumerate(stems, 1)] if len(set(stems)) < len(stems) else stems
 
 
 def _few(names: list[str]) -> str:

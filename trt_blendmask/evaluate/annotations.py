@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trt_blendmask.coco import decompress_counts
 from trt_blendmask.errors import DataError, InputMissingError, UsageError
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 
 _HINT = "Give a COCO instances file, as instances_val2017.json."
 _FAR = 1e6  # pixels; a polygon costs memory by its length
+_LARGE = 1 << 53  # whole numbers from which on a float, as pycocotools keeps them, is no longer exact
 _KEYS = {
     "images": ("id", "file_name", "width", "height"),
     "categories": ("id", "name"),
     "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation"),
 }
+
+
+F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ class Annotations:
 def read_annotations(path: Path, images: Path, most: int | None = None) -> Annotations:
     """Read a COCO instances file; of its pictures the first `most` by id.
 
-    A picture is looked for in the folder `images` under its whole `file_name`, then under the last part of that.
+    A picture is looked for in the folder `images` under its whole `file_name`, then under the last part of that, if no
+    other picture has the same.
 
     Raises:
         UsageError: pycocotools is not installed.
@@ -99,7 +106,7 @@ def read_annotations(path: Path, images: Path, most: int | None = None) -> Annot
     coco_class = _pycocotools()
     file = existing_file(path, "COCO annotations", _HINT)
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected COCO annotations, but '{path}' is no JSON, or cut short. {_HINT}") from error
     _check(document, path)
@@ -112,7 +119,8 @@ def read_annotations(path: Path, images: Path, most: int | None = None) -> Annot
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
         coco.createIndex()
     wanted = sorted(document["images"], key=lambda image: int(image["id"]))[:most]
-    found = [(image, _find(images, image["file_name"])) for image in wanted]
+    ends = Counter(_end(image["file_name"]) for image in document["images"])
+    found = [(image, _find(images, image["file_name"], ends)) for image in wanted]
     pictures = tuple(
         Picture(image["id"], place, (image["width"], image["height"])) for image, place in found if place is not None
     )
@@ -149,13 +157,13 @@ def _check(document: Any, path: Path) -> None:
             lacks = [key for key in keys if not isinstance(row, dict) or key not in row]
             if lacks:
                 raise wrong(f"one of '{part}' has no '{lacks[0]}'")
-            if not isinstance(row["id"], int):
+            if not isinstance(row["id"], int) or abs(row["id"]) > _LARGE:
                 raise wrong(f"one of '{part}' has no whole number as its id, but {str(row['id'])[:40]!r}")
         if len({row["id"] for row in rows}) < len(rows):
             raise wrong(f"two of '{part}' have the same id")
     for image in document["images"]:
         sizes = (image["width"], image["height"])
-        if not isinstance(image["file_name"], str) or not all(isinstance(s, int) and s > 0 for s in sizes):
+        if not isinstance(image["file_name"], str) or not all(isinstance(s, int) and 0 < s < _FAR for s in sizes):
             raise wrong(f"picture {image['id']} has no file name or no size")
     if not all(isinstance(category["name"], str) for category in document["categories"]):
         raise wrong("a category's name is no text")
@@ -169,7 +177,7 @@ def _check_objects(document: dict[str, Any], wrong: Any) -> None:
     for row in document["annotations"]:
         row.setdefault("iscrowd", 0)
         numbers = [*row["bbox"], row["area"]] if isinstance(row["bbox"], list) else []
-        if len(numbers) != 5 or not all(isinstance(n, (int, float)) and np.isfinite(n) for n in numbers):
+        if len(numbers) != 5 or not all(isinstance(n, (int, float)) and abs(n) < _LARGE for n in numbers):
             raise wrong(f"annotation {row['id']} has no box of four numbers, or no area")
         if row["iscrowd"] not in (0, 1):
             raise wrong(f"annotation {row['id']} has iscrowd {str(row['iscrowd'])[:20]!r}")
@@ -204,7 +212,7 @@ def _size_of(coco: COCO, row: dict[str, Any]) -> list[int]:
     segmentation = row["segmentation"]
     if not isinstance(segmentation, dict):
         polygons = [np.array(polygon, dtype=np.float64) for polygon in segmentation]
-        if not polygons or not all(p.size >= 6 and (np.abs(p) < _FAR).all() for p in polygons):
+        if not polygons or not all(p.size >= 6 and _length(p) < _FAR for p in polygons):
             raise ValueError("polygons have three points or more, near the picture")
         return list(coco.annToRLE(row)["size"])
     size, counts = [int(side) for side in segmentation["size"]], segmentation["counts"]
@@ -214,7 +222,20 @@ def _size_of(coco: COCO, row: dict[str, Any]) -> list[int]:
     return size
 
 
-def _find(images: Path, name: str) -> Path | None:
+def _length(polygon: F64) -> float:
+    """Pixels from the origin along x, y, x, y, ... and back to the first point; NaN where there is one."""
+    points = polygon[: polygon.size // 2 * 2].reshape(-1, 2)
+    return float(np.abs(points[0]).sum() + np.abs(points - np.roll(points, 1, axis=0)).sum())
+
+
+def _find(images: Path, name: str, ends: Counter[str]) -> Path | None:
     with contextlib.suppress(OSError, ValueError):  # a name that is too long, or with a null byte
-        return next((place for place in (images / name, images / Path(name).name) if place.is_file()), None)
+        end = _end(name)
+        places = [images / name, *([images / end] if ends[end] == 1 else [])]
+        return next((place for place in places if place.is_file()), None)
     return None
+
+
+def _end(name: str) -> str:
+    """The last part of a path of any system."""
+    return PureWindowsPath(name).name

@@ -12,6 +12,7 @@ import numpy as np
 from trt_blendmask.evaluate.confusion import SCORE, Confusion
 from trt_blendmask.evaluate.scores import CURVES, KINDS, NAMES
 from trt_blendmask.html_page import STYLE, WIDE, html_table, page, sized, svg, text, ticks
+from trt_blendmask.layout import printable
 from trt_blendmask.runtime.panels import figure
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def confusion_svg(confusion: Confusion) -> str:
         x, y = left + cell * j, top + cell * i
         kind = "bars" if i == j else "clipped"
         opacity = 0.15 + 0.85 * float(shares[i, j])
-        title = f"<title>{escape(f'{names[i]} found as {names[j]}: {matrix[i, j]}')}</title>"
+        title = f"<title>{escape(printable(f'{names[i]} found as {names[j]}: {matrix[i, j]}'))}</title>"
         side = f'width="{cell - 1}" height="{cell - 1}"'
         parts.append(f'<rect class="{kind}" x="{x}" y="{y}" {side} fill-opacity="{opacity:.2f}">{title}</rect>')
         if n <= _MOST_NUMBERS + 1:

@@ -101,12 +101,17 @@ def sentences(found: Diff) -> list[str]:
 
 
 def environment_changes(one: Environment, other: Environment) -> tuple[tuple[str, str, str], ...]:
-    """(what, before, after); loads and what was not available are not compared."""
+    """(what, before, after); what is never twice the same is not compared: loads, the clocks of a moment, and of the
+    memory less than a hundredth. The clocks of each model's own turns are among the causes."""
     rows = []
     for field in fields(Environment):
         before, after = getattr(one, field.name), getattr(other, field.name)
-        if field.name in ("load", "missing") or before == after:
+        if field.name in ("load", "missing", "clocks") or before == after:
             continue
+        if field.name == "memory_bytes":
+            before, after = (f"{value / 2**30:.1f} GiB" if value else "" for value in (before, after))
+            if before == after:
+                continue
         if isinstance(before, dict):
             names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
             rows += [(name, before.get(name, "-"), after.get(name, "-")) for name in names]

@@ -13,7 +13,7 @@ from trt_blendmask.doctor.machine import Machine
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.profiler import verdicts
 from trt_blendmask.profiler.environment import look_round, missing
-from trt_blendmask.profiler.readings import Watcher
+from trt_blendmask.profiler.readings import GPU_POWER, Watcher
 from trt_blendmask.profiler.report import Comparison, Environment, ModelProfile, ProfileReport
 from trt_blendmask.profiler.statistics import compare_times, noise_of
 from trt_blendmask.profiler.steps import ProfileOptions, Steps, Tick
@@ -127,9 +127,10 @@ def _result(runner: Runner, model: ModelProfile, watcher: Watcher, stopped: bool
 
 def _energy(runner: Runner, watcher: Watcher) -> float | None:
     """Of the frames in flight: no other model ran at that time, and sensors that lag have time to settle."""
-    if runner.throughput is None or runner.in_flight is None:
+    power = watcher.readings().power
+    if runner.throughput is None or runner.in_flight is None or (power == GPU_POWER and "gpu" not in runner.times):
         return None
-    watts = watcher.spans([runner.in_flight]).get(watcher.readings().power)
+    watts = watcher.spans([runner.in_flight]).get(power)
     return 1e3 * watts.mean / runner.throughput.frames_per_s if watts else None
 
 

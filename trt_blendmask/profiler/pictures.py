@@ -10,7 +10,7 @@ import numpy as np
 from trt_blendmask.bundled import VIDEO
 from trt_blendmask.calibrate.pictures import choose, open_pictures
 from trt_blendmask.errors import DataError
-from trt_blendmask.runtime.sources import open_source
+from trt_blendmask.runtime.sources import LiveOptions, open_source
 from trt_blendmask.runtime.sources.grammar import parse
 from trt_blendmask.structures import U8
 
@@ -29,7 +29,7 @@ def of_source(text: str) -> list[U8]:
     """
     kept: list[U8] = []
     every = 1
-    with closing(open_source(text)) as source:
+    with closing(open_source(text, LiveOptions(wait=False))) as source:
         for number, frame in enumerate(source):
             if number >= _MOST_READ:
                 break

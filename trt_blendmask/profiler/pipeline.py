@@ -108,8 +108,10 @@ def _work(
 ) -> tuple[Job, float]:
     sinks = Sinks([sink], events, exit_on_failure=True)
     job = Job([models], [source], sinks, events, options, Controls(), None, "exact", "class")
-    with closing(sinks):
-        seconds, _ = job.work(StopSignals(), progress=False)  # not entered: Ctrl-C stays what it is
+    with closing(sinks), StopSignals() as signals:
+        seconds, stopped = job.work(signals, progress=False)
+    if stopped:
+        raise KeyboardInterrupt
     return job, seconds
 
 

@@ -1,7 +1,8 @@
-"""From the dicts and lists of JSON back to frozen dataclasses, by their annotations."""
+"""JSON that others wrote, and from its dicts and lists back to frozen dataclasses, by their annotations."""
 
 from __future__ import annotations
 
+import json
 import math
 import types
 from collections.abc import Callable
@@ -12,6 +13,33 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from trt_blendmask.errors import DataError
 
 T = TypeVar("T")
+_MOST_DIGITS = 20  # of a whole number: 64 bits
+_MOST = 1e15  # of any other: more is no measurement, and its square overflows nothing
+
+
+def plain_of(text: str | bytes) -> Any:
+    """What JSON holds; control characters in its texts, as in TensorRT's Metadata, are let through.
+
+    Raises:
+        ValueError: it is no JSON, too deep, or has numbers that nothing measures.
+    """
+    try:
+        return json.loads(text, strict=False, parse_int=_whole, parse_float=_real, parse_constant=_real)
+    except RecursionError as error:
+        raise ValueError("it is too deep") from error
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number is too large: {digits:.40}...")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if not abs(value) <= _MOST:
+        raise ValueError(f"{digits:.40} is no measurement")
+    return value
 
 
 def from_plain(kind: type[T], value: object, where: str) -> T:

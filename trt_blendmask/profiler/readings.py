@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from trt_blendmask.profiler.report import Readings, Span
 from trt_blendmask.runtime.board import read_board
 
 HZ = 10.0
-WHOLE = ("VDD_IN W", "VIN W", "GPU W")  # what stands for the whole board, or else the GPU; the first that is there
+GPU_POWER = "GPU W"
+WHOLE = ("VDD_IN W", "VIN W", GPU_POWER)  # what stands for the whole board, or else the GPU; the first that is there
 _COUNTERS = {  # rise when something slows the machine down
     "/sys/class/hwmon/hwmon*/oc*_event_cnt": "over-current",
     "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count": "heat (CPU)",
 }
 _COOLING = "/sys/class/thermal/cooling_device*"
+_SLOWS = re.compile(r"cpu|gpu|processor|devfreq|powerclamp|throttle|alert", re.I)  # others: fans, radios, offsets
 _PER_MHZ = {"CPU": 1e3, "GPU": 1e6}  # kHz and Hz
 
 
@@ -50,7 +53,7 @@ class Watcher:
         self._cooling = {
             f"{place}/cur_state": kind
             for place in self.machine.find(_COOLING)
-            if "fan" not in (kind := self.machine.read(f"{place}/type")).lower()
+            if _SLOWS.search(kind := self.machine.read(f"{place}/type"))
         }
         self._load = read_load(self.machine)
         self._stop = threading.Event()

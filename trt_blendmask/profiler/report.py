@@ -5,7 +5,6 @@ Times are milliseconds, in order of time where there are several; a ratio is oth
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from trt_blendmask.errors import DataError
 from trt_blendmask.files import existing_file
-from trt_blendmask.profiler.plain import from_plain
+from trt_blendmask.profiler.plain import from_plain, plain_of
 
 VERSION = 1
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -312,8 +311,12 @@ class ProfileReport:
     version: int = VERSION
 
     def as_dict(self) -> dict[str, Any]:
-        """What goes into the JSON file."""
-        return asdict(self)
+        """What goes into the JSON file: all fields, and for other readers `distributions` of each model's times."""
+        values = asdict(self)
+        for row, model in zip(values["models"], self.models, strict=True):
+            found = {key: model.distribution(key, self.percentiles) for key in model.times}
+            row["distributions"] = {key: asdict(one) for key, one in found.items() if one is not None}
+        return values
 
     @staticmethod
     def from_dict(values: object) -> ProfileReport:
@@ -339,8 +342,8 @@ def read_report(path: Path) -> ProfileReport:
     """
     file = existing_file(path, "the JSON of a profile", _HINT)
     try:
-        values = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
+        values = plain_of(file.read_bytes())
+    except ValueError as error:
         raise DataError(f"Expected the JSON of a profile in '{file}', but it is not JSON: {error}. {_HINT}") from error
     try:
         return ProfileReport.from_dict(values)

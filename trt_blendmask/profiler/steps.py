@@ -73,7 +73,9 @@ class Steps:
     def __init__(self, stack: ExitStack, paths: Sequence[Path], options: ProfileOptions, tick: Tick) -> None:
         """Open all; closed by `stack`."""
         self._options, self._tick = options, tick
+        tick("opening models", 0.0)
         self.runners = [_open(stack, path, label, options) for path, label in zip(paths, labels(paths), strict=True)]
+        tick("taking pictures", 0.0)
         self._images, self.source = _pictures(options, self.runners[0].model)
         self.models = [_facts(path, runner) for path, runner in zip(paths, self.runners, strict=True)]
         self.pipeline: list[PipelineProfile] = []
@@ -90,7 +92,7 @@ class Steps:
 
     def _check(self) -> None:
         """Compare what the models find; one that finds other things than the first is not timed."""
-        first, images = self.runners[0], self._images[:: max(1, len(self._images) // _CORRECT_ON)]
+        first, images = self.runners[0], self._images[:: max(1, len(self._images) // _CORRECT_ON)][:_CORRECT_ON]
         for k, runner in enumerate(self.runners[1:], 1):
             self._tick("comparing what the models find", k / len(self.runners))
             seen = agree(first.model, runner.model, images)

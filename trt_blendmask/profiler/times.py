@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from trt_blendmask.structures import U8
 
 ROUNDS = 30  # wished for: the more, the better noise is known
 MIN_ROUNDS = 10  # however slow a model is
+_LONGEST_TURN_S = 1.0  # of long measurements, which have more rounds then: the machine changes in a minute
 _MOST_IN_FLIGHT = 4  # as `run` has at most
 
 
@@ -95,10 +97,10 @@ def take_turns(
     Args:
         warmup: seconds of each before. tick: told the share that is done.
     """
-    counts = {}
+    counts, turn_s = {}, min(duration / ROUNDS, _LONGEST_TURN_S)
     for runner in runners:
         with _dropping(runner):
-            counts[runner.label] = max(1, round(duration / ROUNDS / max(1e-6, runner.warm_up(images, warmup))))
+            counts[runner.label] = max(1, round(turn_s / max(1e-6, runner.warm_up(images, warmup))))
     chance, order, began, number = random.Random(0), list(runners), time.perf_counter(), 0
     while left := [runner for runner in order if not runner.error]:
         spent = (time.perf_counter() - began) / (duration * len(left))
@@ -127,31 +129,22 @@ def measure_throughput(runner: Runner, images: Sequence[U8], seconds: float) -> 
 
 
 def _throughput(models: list[Model], images: Sequence[U8], seconds: float) -> Throughput:
-    stop, failures = threading.Event(), list[TrtBlendMaskError]()
-    began, counts = time.perf_counter(), [0] * len(models)
+    stop, began, counts = threading.Event(), time.perf_counter(), [0] * len(models)
 
     def work(place: int) -> None:
-        try:
-            while not stop.is_set() and (counts[place] < 2 or time.perf_counter() - began < seconds):
-                models[place](images[(place + counts[place] * len(models)) % len(images)])
-                counts[place] += 1
-        except TrtBlendMaskError as error:
-            failures.append(error)
-            stop.set()
+        while not stop.is_set() and (counts[place] < 2 or time.perf_counter() - began < seconds):
+            models[place](images[(place + counts[place] * len(models)) % len(images)])
+            counts[place] += 1
 
-    threads = [threading.Thread(target=work, args=(place,), name=f"in flight {place}") for place in range(len(models))]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:  # Ctrl-C, too
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(len(models), "in flight") as pool:
+        working = [pool.submit(work, place) for place in range(len(models))]
+        try:  # a `Thread.join` that Ctrl-C breaks off takes a thread that still runs for ended, before Python 3.13
+            wait(working, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
     spent = time.perf_counter() - began
-    if failures:
-        raise failures[0]
+    for one in working:
+        one.result()  # raises what it failed with
     return Throughput(len(models), sum(counts) / spent, sum(counts), spent)
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.files import atomic_output, existing_file
 from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.inspector import OUR_FIELDS, OURS, infos_of, layers_of, tensors_of
+from trt_blendmask.profiler.plain import plain_of
 from trt_blendmask.profiler.report import LayerProfile, ModelProfile
 
 FILES = {"times": "times.json", "profile": "profile.json", "layers": "layers.json"}
@@ -83,8 +83,8 @@ def write_trtexec(model: ModelProfile, folder: Path) -> list[Path]:
 def _read(path: Path) -> tuple[str, Any]:
     file = existing_file(path, "a JSON file of trtexec", _HINT)
     try:
-        values = json.loads(file.read_bytes(), strict=False)  # Metadata holds control characters
-    except (ValueError, RecursionError) as error:
+        values = plain_of(file.read_bytes())
+    except ValueError as error:
         raise DataError(f"Expected a JSON file of trtexec at '{file}', but it is not JSON: {error}. {_HINT}") from error
     rows = [row for row in values if isinstance(row, dict)] if isinstance(values, list) else []
     if isinstance(values, dict) and isinstance(values.get("Layers"), list):
@@ -112,14 +112,14 @@ def _layers(profile: list[dict[str, Any]] | None, information: Any, whole: float
     infos = infos_of(information) if information is not None else []
     if profile is None:
         return profile_of("trtexec", 0, whole, layers_of(infos, [(info.name, 0.0, 0.0) for info in infos]))
-    count = next((row["count"] for row in profile if type(row.get("count")) is int), 0)
+    count = next((row["count"] for row in profile if type(row.get("count")) is int and row["count"] > 0), 0)
     named = [(str(row["name"]), _number(row, "averageMs"), 0.0) for row in profile if "name" in row]
     return profile_of("trtexec", count, whole, layers_of(infos, named), note="times of trtexec's own profiled run")
 
 
 def _number(row: dict[str, Any], key: str) -> float:
     value = row.get(key)
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
         raise DataError(f"Expected milliseconds as '{key}' in the times of trtexec, got {value!r:.80}. {_HINT}")
     return float(value)
 

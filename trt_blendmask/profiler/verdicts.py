@@ -39,7 +39,8 @@ def of_model(model: ModelProfile) -> tuple[str, ...]:
             f"{medians['compute']:.3f} ms of computing."
         )
     for name, span in model.conditions.items():
-        if name.endswith(" MHz") and span.high > 0 and (span.high - span.low) / span.high > _CLOCK:
+        used = name != "GPU MHz" or "gpu" in model.times
+        if used and name.endswith(" MHz") and span.high > 0 and (span.high - span.low) / span.high > _CLOCK:
             warnings.append(_moved(name, span))
     return tuple(warnings)
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from trt_blendmask.files import atomic_output
+from trt_blendmask.files import write_texts
 from trt_blendmask.profiler.diff import Diff
 from trt_blendmask.profiler.page import diff_page_of, page_of
 from trt_blendmask.profiler.report import ProfileReport
@@ -19,7 +19,9 @@ def write(report: ProfileReport, page: Path, facts: Path | None = None, trtexec:
     Raises:
         OutputError: a file cannot be written.
     """
-    written = _write({page: page_of(report), **_json(facts, report.as_dict())})
+    texts = {page: page_of(report), **_json(facts, report.as_dict())}
+    write_texts(texts)
+    written = list(texts)
     if trtexec is not None:
         written += [file for model in report.models for file in write_trtexec(model, trtexec / model.label)]
     return written
@@ -31,15 +33,10 @@ def write_diff(found: Diff, page: Path, facts: Path | None = None) -> list[Path]
     Raises:
         OutputError: a file cannot be written.
     """
-    return _write({page: diff_page_of(found), **_json(facts, asdict(found))})
+    texts = {page: diff_page_of(found), **_json(facts, asdict(found))}
+    write_texts(texts)
+    return list(texts)
 
 
 def _json(file: Path | None, values: object) -> dict[Path, str]:
     return {file: json.dumps(values, allow_nan=False) + "\n"} if file is not None else {}
-
-
-def _write(texts: dict[Path, str]) -> list[Path]:
-    for file, text in texts.items():
-        with atomic_output(file) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return list(texts)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict, deque
@@ -15,6 +14,7 @@ from typing import Any
 from trt_blendmask.errors import DataError
 from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.parts import OTHER, names_in, part_of_names
+from trt_blendmask.profiler.plain import plain_of
 from trt_blendmask.profiler.report import Layer, LayerProfile
 
 _TYPES = (  # TensorRT's words for a type, the first that is found -> ours, bytes of one element
@@ -40,6 +40,7 @@ _REFORMATTING = re.compile(r"^(Reformatting CopyNode for|copied_squeeze_after|.*
 
 
 Timed = tuple[str, float, float]  # name of a layer, mean milliseconds of a run, their standard error or 0
+_MOST_SIDES = 8  # as TensorRT has them
 OURS = "trt_blendmask"  # a field of the files that we write, with what TensorRT does not tell
 OUR_FIELDS = {"part": str, "precision": str, "macs": int, "bytes": int, "is_reformat": bool}
 
@@ -94,8 +95,8 @@ def layer_infos(text: str | bytes) -> list[LayerInfo]:
         DataError: it is something else.
     """
     try:
-        values = json.loads(text, strict=False)  # Metadata holds control characters
-    except (ValueError, RecursionError) as error:
+        values = plain_of(text)
+    except ValueError as error:
         raise DataError(f"Expected the JSON of TensorRT's engine inspector, but it is not JSON: {error}.") from error
     return infos_of(values)
 
@@ -189,7 +190,7 @@ def _type(row: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _shape(values: object) -> tuple[int, ...]:
-    whole = isinstance(values, list) and all(type(side) is int for side in values)
+    whole = isinstance(values, list) and len(values) <= _MOST_SIDES and all(type(side) is int for side in values)
     return tuple(values) if whole else ()  # type: ignore[arg-type]
 
 

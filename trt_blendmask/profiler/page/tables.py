@@ -23,7 +23,7 @@ def models_table(report: ProfileReport) -> str:
         groups += [_against(report, key) for key in MAIN]
         groups.append((f"Agreement with {models[0].label}", _agreement(models)))
     groups += [group for group in times if group[1]][1:]
-    groups.append(("Meanwhile", _conditions(models)))
+    groups.append(("Meanwhile", _conditions(report)))
     body = "".join(_group(title, rows, len(models)) for title, rows in groups if rows)
     return f'<table class="models"><thead><tr><th></th>{heads}</tr></thead>{body}</table>'
 
@@ -44,7 +44,7 @@ def environment_list(report: ProfileReport) -> str:
 
 
 def _machine(env: Environment) -> list[tuple[str, str]]:
-    cores = f"{env.cpu}, {env.cores} cores" if env.cpu else f"{env.cores} cores"
+    cores = ", ".join(filter(None, (env.cpu, f"{env.cores} cores" if env.cores else "")))
     packages = [
         ("Python", env.python),
         ("ONNX Runtime", env.onnxruntime),
@@ -93,9 +93,9 @@ def _group(title: str, rows: Rows, columns: int) -> str:
 def _facts(models: Sequence[ModelProfile]) -> Rows:
     return [
         ("precision", [model.precision for model in models]),
-        ("input, pixels", [f"{model.input_hw[1]} x {model.input_hw[0]}" for model in models]),
+        ("input, pixels", [f"{w} x {h}" if h and w else "" for h, w in (model.input_hw for model in models)]),
         ("multiply-adds, G", [f"{model.macs / 1e9:.2f}" if model.macs else "" for model in models]),
-        ("file, MB", [f"{model.file_bytes / 1e6:.1f}" for model in models]),
+        ("file, MB", [f"{model.file_bytes / 1e6:.1f}" if model.file_bytes else "" for model in models]),
         ("not timed", [model.error for model in models]),
     ]
 
@@ -153,10 +153,12 @@ def _agreement(models: Sequence[ModelProfile]) -> Rows:
     ]
 
 
-def _conditions(models: Sequence[ModelProfile]) -> Rows:
+def _conditions(report: ProfileReport) -> Rows:
+    models = report.models
     names = dict.fromkeys(name for model in models for name in model.conditions)
     rows: Rows = [(name, [_span(model.conditions.get(name)) for model in models]) for name in names]
-    rows.append(("mJ a frame", [f"{m.mj_per_frame:,.0f}" if m.mj_per_frame is not None else "" for m in models]))
+    energy = f"mJ a frame, by {report.readings.power}"
+    rows.append((energy, [f"{m.mj_per_frame:,.0f}" if m.mj_per_frame is not None else "" for m in models]))
     return rows
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trt_blendmask.profiler.report import Comparison, ModelProfile, PipelineProfile, ProfileReport
 
 # What each key of `ModelProfile.times` is, in the order of the page.
@@ -64,25 +66,38 @@ def summary(report: ProfileReport) -> str:
     metric = next((key for key in MAIN if timed and all(key in model.times for model in timed)), None)
     if metric is None:
         errors = [f" {model.label}: {model.error}" for model in report.models if model.error]
-        return f"Nothing was timed.{''.join(errors)}"
-    median = {model.label: _median(model, metric) for model in timed}
-    fastest = min(timed, key=lambda model: median[model.label])
+        layers = [f" {m.label}: only layers, {ms_text(m.layers.sum_ms)} ms in all." for m in report.models if m.layers]
+        return f"No frames were timed.{''.join(errors + layers)}"
+    left_out = [model.label for model in report.models if not model.times]
+    end = f" Not timed: {', '.join(left_out)}." if left_out else ""
     what = METRICS[metric][0].lower() + METRICS[metric][1:]
-    takes = f"{ms_text(median[fastest.label])} ms a frame (median; {what})"
     if len(timed) == 1:
-        return f"{fastest.label} takes {takes}.{_rate(fastest)}{_lost(fastest, report)}"
-    first = timed[0]
-    other = min(timed[1:], key=lambda model: median[model.label])
-    found = pair(report, first.label, other.label, metric)
-    if found is not None and not found.differs:
-        times = f"{ms_text(median[other.label])} and {ms_text(median[first.label])} ms a frame (medians; {what})"
+        takes = f"{ms_text(_median(timed[0], metric))} ms a frame (median; {what})"
+        return f"{timed[0].label} takes {takes}.{_rate(timed[0])}{_lost(timed[0], report)}{end}"
+    return _ranking(report, timed, metric, what) + end
+
+
+def _ranking(report: ProfileReport, timed: Sequence[ModelProfile], metric: str, what: str) -> str:
+    """Of two models or more. By what was compared round by round, as medians alone tell no differences."""
+    medians = {model.label: ms_text(_median(model, metric)) for model in timed}
+    first, *others = timed
+    pairs = {model.label: pair(report, first.label, model.label, metric) for model in others}
+    ratios = {label: found.ratio for label, found in pairs.items() if found is not None}
+    if len(ratios) < len(others):
+        told = ", ".join(f"{label} {ms}" for label, ms in medians.items())
+        return f"Too few rounds to tell which is faster. Medians, ms: {told} ({what})."
+    other = min(others, key=lambda model: ratios[model.label])
+    found = pairs[other.label]
+    assert found is not None
+    if not found.differs:
+        times = f"{medians[other.label]} and {medians[first.label]} ms a frame (medians; {what})"
         return f"{other.label} {verdict(found)}. They take {times}.{_lost(other, report)}"
-    ratio = verdict(found) if found else ""
-    if fastest is first:
-        ratio = f"; {other.label} {ratio}" if ratio else ""
-        return f"{first.label} is the fastest: {takes}{ratio}.{_rate(first)}{_lost(other, report)}"
-    ratio = f", {ratio}" if ratio else ""
-    return f"{other.label} is the fastest: {takes}{ratio}.{_rate(other)}{_lost(other, report)}"
+    best, ratio = (other, f", {verdict(found)}") if found.ratio < 1 else (first, f"; {other.label} {verdict(found)}")
+    rivals = [model.label for model in timed if model is not best]
+    equal = [label for label in rivals if not ((seen := pair(report, best.label, label, metric)) and seen.differs)]
+    head = f"cannot be told from {' and '.join(equal)} but is among the fastest" if equal else "is the fastest"
+    takes = f"{medians[best.label]} ms a frame (median; {what})"
+    return f"{best.label} {head}: {takes}{ratio}.{_rate(best)}{_lost(other, report)}"
 
 
 def bound(profile: PipelineProfile) -> str:
