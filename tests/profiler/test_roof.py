@@ -15,9 +15,7 @@ from trt_blendmask.profiler.report import Layer, Roof
 
 def test_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roof, "_COPIED", 8 << 20)
-    began = time.perf_counter()
     found = roof.measure_roof(threads=1)
-    assert time.perf_counter() - began < 10
     assert found.gmacs_per_s.keys() == {"FP32", "INT8"}
     a = np.random.default_rng(0).standard_normal((512, 512), np.float32)
     times = []

@@ -7,7 +7,7 @@ random time long. Reported, in seconds: `detected_s` from the last picture to th
 return to the next picture, `no_picture_s` from the last picture to the next, and `lost_s`, how much of that the outage
 itself does not explain: video that was there to be had. Reconnects: resident memory meanwhile, every 20 s. All with the
 defaults of `trt_blendmask.runtime.sources.LiveOptions`. Exit code 1 where a promise is broken: every outage survived,
-back within 8 s, detected within 3.5 s, closed within 2 s, threads and files as before.
+back within 5 s, detected within 3.5 s, closed within 2 s, threads and files as before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .server_process import RemoteServer
 
 T = TypeVar("T")
 KINDS = ("fin", "rst", "restart", "freeze", "silent", "garbage")
-LIMIT_BACK_S, LIMIT_STALE_S, LIMIT_CLOSE_S = 8.0, 3.5, 2.0
+LIMIT_BACK_S, LIMIT_STALE_S, LIMIT_CLOSE_S = 5.0, 3.5, 2.0
 FPS = 12.5
 
 

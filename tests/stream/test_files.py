@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -61,6 +62,22 @@ def test_close_from_another_thread_ends_the_reading(tmp_path: Path) -> None:
         thread.join(2)
         assert not thread.is_alive()
         assert len(seen) < 200
+
+
+def test_frames_that_nobody_holds_are_gone_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    path.write_bytes(clips.transport_stream(60))
+    source = open_source(str(path))
+    frames = iter(source)
+    gc.collect()
+    gc.disable()  # what hangs together in a ring would stay until Python looks for such
+    try:
+        for _ in range(50):
+            next(frames)
+        assert sum(type(one).__name__ == "VideoFrame" for one in gc.get_objects()) < 10
+    finally:
+        gc.enable()
+    source.close()
 
 
 def test_no_frame_starts_threads_of_its_own(tmp_path: Path) -> None:

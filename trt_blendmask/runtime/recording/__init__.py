@@ -111,8 +111,8 @@ class Recording:
             for number, (part, _) in parts
             if part.frames is not None
         ]
-        if self.mqtt is not None:
-            sinks.append(Mqtt(self.mqtt, self.json_masks, events, waits=not any(source.live for source in sources)))
         if self.show:
             sinks.append(Window(controls, events))
+        if self.mqtt is not None:
+            sinks.append(Mqtt(self.mqtt, self.json_masks, events, waits=not any(source.live for source in sources)))
         return Sinks([*sinks, *more], events, self.on_full == "exit")

@@ -65,6 +65,8 @@ class Decoder:
         self.heard_s = time.monotonic()
         self._clocked = container.format.name not in _CLOCKLESS
         self._reformatter = VideoReformatter()
+        self._wh = (0, 0)  # of the pictures now
+        self._turn: int | None = None
         self._packets = container.demux(self._video)
         self._ready: deque[Any] = deque()
         self._in_a_row = 0
@@ -106,22 +108,22 @@ class Decoder:
             self.damaged += 1
             return None
         pts_s = float(decoded.time) if self._clocked and decoded.time is not None else None
-        image = self._reformatter.reformat(decoded, format="bgr24", **_ONE_THREAD).to_ndarray()
-        return Shot(
-            _upright(np.asarray(image, dtype=np.uint8), decoded.side_data),
-            pts_s,
-            self.heard_s,
-            bool(decoded.is_corrupt),
-        )
+        converted = self._reformatter.reformat(decoded, format="bgr24", **_ONE_THREAD).to_ndarray()
+        if (decoded.width, decoded.height) != self._wh:
+            self._wh, self._turn = (decoded.width, decoded.height), _turn_of(decoded)
+        image = converted if self._turn is None else cv2.rotate(converted, self._turn)
+        return Shot(np.asarray(image, dtype=np.uint8), pts_s, self.heard_s, bool(decoded.is_corrupt))
 
 
-def _upright(image: U8, side_data: Any) -> U8:
-    """The picture turned by quarters as the file asks a player to (FFmpeg's display matrix)."""
-    matrices = [bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"]
-    if matrices:
-        cos, sin = np.frombuffer(matrices[0], dtype=np.int32)[:2].tolist()
-        clockwise = round(math.degrees(math.atan2(sin, cos)) / 90) % 4
-        turns = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
-        if (turn := turns[clockwise]) is not None:
-            image = cv2.rotate(image, turn)
-    return np.asarray(image, dtype=np.uint8)
+def _turn_of(decoded: Any) -> int | None:
+    """By how many quarters the file asks a player to turn its pictures (FFmpeg's display matrix), as OpenCV says it.
+
+    Not to be asked of each frame: PyAV's side data and their frame refer to each other, so that the memory of frames
+    would only come back when Python looks for such rings.
+    """
+    for data in decoded.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            cos, sin = np.frombuffer(bytes(data), dtype=np.int32)[:2].tolist()
+            clockwise = round(math.degrees(math.atan2(sin, cos)) / 90) % 4
+            return (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)[clockwise]
+    return None

@@ -26,7 +26,8 @@ from trt_blendmask.runtime.sources.stamp import Stamp
 from trt_blendmask.structures import Frame
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0  # between the beginnings of two tries
-_JITTER = (0.6, 0.9)  # cameras behind one switch must not all be asked at once; below 1 to keep the promise of 5 s
+# Cameras behind one switch must not all be asked at once; the promise of 5 s leaves a second for the first picture.
+_JITTER = (0.6, 0.8)
 _LEAST_PAUSE_S = 0.3
 MAX_HUNG = 4  # lines left behind that still hang; no more are opened until one of them ends
 _CLOSE_S = 0.7  # how long `close` waits for each of the two threads
