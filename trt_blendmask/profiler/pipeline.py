@@ -14,7 +14,7 @@ from trt_blendmask.errors import DataError
 from trt_blendmask.profiler.glass import LEAST_WIDTH, GlassSink, PaintingCamera, below
 from trt_blendmask.profiler.report import PERCENTILES, Distribution, PipelineProfile, Stage
 from trt_blendmask.runtime.choice import GpuOptions
-from trt_blendmask.runtime.controls import Controls
+from trt_blendmask.runtime.controls import Controls, Settings
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.job import Job
 from trt_blendmask.runtime.model import Model
@@ -32,6 +32,7 @@ DRAWN = 12  # frames in the waterfall
 _NETWORK = ("letterbox", "network", "collect")  # stages of the network's threads
 _SINK = ("overlay", "encode")
 _WARM_UP = 2  # frames of each network that are left out
+_SCORE = 0.5  # from which on detections are drawn, as `run` has it unless told otherwise
 _CAMERA_FPS = 25.0
 _SEEN = 25  # pictures that the camera with the time code shows in turn
 Spans = dict[str, tuple[float, float]]  # of one frame: begin and end of each stage, by time.monotonic
@@ -107,7 +108,8 @@ def _work(
     models: Sequence[Model], source: Source, sink: Sink, events: Events, options: RunOptions
 ) -> tuple[Job, float]:
     sinks = Sinks([sink], events, exit_on_failure=True)
-    job = Job([models], [source], sinks, events, options, Controls(), None, "exact", "class")
+    controls = Controls(Settings(score=_SCORE))
+    job = Job([models], [source], sinks, events, options, controls, None, "exact", "class")
     with closing(sinks), StopSignals() as signals:
         seconds, stopped = job.work(signals, progress=False)
     if stopped:
