@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from trt_blendmask.console import Console
 from trt_blendmask.engines.progress import Progress
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+from trt_blendmask.terminal_bar import TerminalBar
 
 _ALMOST = 0.99  # a build that takes longer than the last one is not done
 
 
-class BuildBar:
+class BuildBar(TerminalBar):
     """Phase, time, what is left of it and memory on standard error; notes on standard output; with -v the phases too.
 
     Attributes:
@@ -24,7 +20,6 @@ class BuildBar:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar: Bar | None = None
         self._phase = ""
         self.peak_mib = 0
         if console.shows_progress:
@@ -62,14 +57,3 @@ class BuildBar:
                 left = f"about {max(1.0, progress.total_seconds - progress.seconds):.0f} s left  "
             words = f"{self._phase}{steps}  {self.peak_mib} MiB"
             self._bar.update(self._task, completed=share or 0, total=share and 1, description=words, left=left)
-
-    def __enter__(self) -> BuildBar:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from trt_blendmask.terminal_bar import TerminalBar
 
 
-class ProfileBar:
+class ProfileBar(TerminalBar):
     """What is being done and how much of it is, on standard error; does nothing where `shown` is False."""
 
     def __init__(self, shown: bool) -> None:
-        self._bar: Progress | None = None
         if shown:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,14 +24,3 @@ class ProfileBar:
         """`share` of what `words` say is done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=share, description=words)
-
-    def __enter__(self) -> ProfileBar:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from trt_blendmask.terminal_bar import TerminalBar
 
 
-class DownloadBar:
+class DownloadBar(TerminalBar):
     """Bytes, speed and remaining time on standard error; does nothing where `shown` is False."""
 
     def __init__(self, shown: bool) -> None:
-        self._bar: Progress | None = None
         if shown:
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
@@ -27,14 +23,3 @@ class DownloadBar:
         """`done` of `total` bytes are there; None: nobody knows how many there will be."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total)
-
-    def __enter__(self) -> DownloadBar:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
