@@ -273,6 +273,15 @@ def test_it_ends_at_once_whoever_is_connected(served: Served) -> None:
     served.preview.write(result())  # a result that comes too late harms nobody
 
 
+def test_no_connection_outlives_it(served: Served) -> None:
+    """One that is accepted in the very moment of the end, either: nobody would ever close it."""
+    loop = served.preview._server._loop
+    loop.call_soon_threadsafe(time.sleep, 0.2)  # so that it wakes to both at once
+    with connected(served, get("/events")) as client:
+        served.preview.end()
+        assert ended(client)
+
+
 def test_an_address_that_is_taken(served: Served) -> None:
     with pytest.raises(OutputError, match="in use"):
         Preview(Serving("127.0.0.1", served.port), Controls(), Events())

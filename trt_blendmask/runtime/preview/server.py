@@ -21,6 +21,7 @@ from trt_blendmask.runtime.preview.state import PreviewState
 
 _SEND_BUFFER = 64 << 10  # bytes in the kernel per client: what a slow one sees is at most so much behind
 _CLOSE_S = 2.0
+_NO_FILES_S = 0.5  # until the next try to accept when the process has no file descriptor left
 _LOG = logging.getLogger("trt_blendmask.preview")
 _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False  # what strangers send is no news
@@ -82,29 +83,36 @@ class Server:
         server = runner.server
         assert server is not None
 
-        def protocol() -> asyncio.Protocol:
-            is_full = self._ended.is_set() or len(server.connections) >= MOST_CONNECTIONS
-            return _Full() if is_full else server()
-
-        listening = await self._loop.create_server(protocol, sock=self._socket)
         tasks = [
             *(asyncio.create_task(pictures.work()) for pictures in self.site.pictures),
             asyncio.create_task(self._guard.watch(lambda: server.connections)),
+            asyncio.create_task(self._accept(server)),
         ]
         self._ready.set()
         await self._ended.wait()
-        listening.close()
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._socket.close()
         await runner.cleanup()
 
+    async def _accept(self, server: web.Server) -> None:
+        """Take connections, and hang up on one too many.
 
-class _Full(asyncio.Protocol):
-    """Hangs up on one connection too many, or too late."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        asyncio's own server loses one that it accepts in the moment of its closing: open for ever, known to nobody.
+        """
+        while True:
+            try:
+                client, _ = await self._loop.sock_accept(self._socket)
+            except ConnectionError:
+                continue
+            except OSError:
+                await asyncio.sleep(_NO_FILES_S)
+                continue
+            if len(server.connections) >= MOST_CONNECTIONS:
+                client.close()
+            else:
+                await self._loop.connect_accepted_socket(server, client)
 
 
 def _listen(serving: Serving) -> socket.socket:
@@ -115,6 +123,7 @@ def _listen(serving: Serving) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # accepted connections inherit it
         listener.bind((serving.host, serving.port))
         listener.listen(MOST_CONNECTIONS)
+        listener.setblocking(False)
     except OSError as error:
         listener.close()
         reason = error.strerror or first_line(error)
