@@ -17,9 +17,10 @@ from tests.profiler.layer_sums import macs_by_part
 from trt_blendmask.backends.tensorrt import TensorRtSession
 from trt_blendmask.errors import DataError
 from trt_blendmask.profiler.layers import profile_of, sentence
-from trt_blendmask.profiler.layers.inspector import from_inspector, layer_infos
+from trt_blendmask.profiler.layers.inspector import Timed, layer_infos, layers_of
 from trt_blendmask.profiler.layers.parts import fine_part, names_in, part_of_names
 from trt_blendmask.profiler.layers.tensorrt import layer_clock, tensorrt_layers
+from trt_blendmask.profiler.report import LayerProfile
 
 DATA = Path(__file__).with_name("data")
 # Of the model in data/README.md, by `count_macs`.
@@ -38,15 +39,19 @@ def recorded(precision: str) -> str:
     return lzma.decompress((DATA / f"rtx_1_7_{precision}.json.xz").read_bytes()).decode()
 
 
-def once(text: str) -> list[tuple[str, float, float]]:
+def once(text: str) -> list[Timed]:
     """A millisecond for each layer."""
     return [(info.name, 1.0, 0.0) for info in layer_infos(text)]
+
+
+def profiled(text: str, times: list[Timed], macs: dict[str, int] | None = None) -> LayerProfile:
+    return profile_of("TensorRT", 1, 0.0, layers_of(layer_infos(text), times, macs))
 
 
 @pytest.mark.parametrize(("precision", "of_products"), [("fp32", "FP32"), ("fp16", "FP16"), ("int8", "INT8")])
 def test_recorded_layers_of_tensorrt_rtx(precision: str, of_products: str) -> None:
     text = recorded(precision)
-    profile = from_inspector(text, once(text), 10)
+    profile = profiled(text, once(text))
     found = macs_by_part(profile)
     assert found.keys() == RECORDED.keys()
     for part, macs in RECORDED.items():  # TensorRT fills channels up to 4 and products to 8: what it runs is more
@@ -65,13 +70,13 @@ def test_work_of_the_model_goes_to_one_layer_each() -> None:
     text = recorded("fp16")
     names = [name for info in layer_infos(text) for name in info.names]
     macs = {name: 1000 + index for index, name in enumerate(dict.fromkeys(names))}
-    profile = from_inspector(text, once(text), 1, macs)
+    profile = profiled(text, once(text), macs)
     assert sum(layer.macs for layer in profile.layers) == sum(macs.values())
 
 
 def test_form_of_10() -> None:
     text = (DATA / "inspector_10.json").read_text()
-    layers = from_inspector(text, once(text), 1).layers
+    layers = profiled(text, once(text)).layers
     assert [layer.part for layer in layers] == [
         *("backbone.stem", "backbone.stem", "backbone.stem", "backbone.res2"),  # a reformat is of what made its input
         *("towers", "selection.decode", "tail"),
@@ -92,12 +97,12 @@ def test_both_forms_say_the_same() -> None:
             tensor["Format/Datatype"] = f"{tensor.pop('Format')} {tensor.pop('Datatype')}"
     values["Bindings"] = [tensor["Name"] for tensor in values.pop("I/O Tensors")]
     new = recorded("fp16")
-    assert from_inspector(json.dumps(values), once(new), 1) == from_inspector(new, once(new), 1)
+    assert profiled(json.dumps(values), once(new)) == profiled(new, once(new))
 
 
 def test_names_only_and_layers_that_nobody_listed() -> None:
     text = json.dumps({"Layers": ["backbone.res2.0.conv1 + backbone.res2.0.relu", "nms.row1.first"]})
-    profile = from_inspector(text, [*once(text), ("tail.blended", 2.0, 0.0), ("something new", 1.0, 0.0)], 1)
+    profile = profiled(text, [*once(text), ("tail.blended", 2.0, 0.0), ("something new", 1.0, 0.0)])
     assert [layer.part for layer in profile.layers] == ["backbone.res2", "selection.nms", "tail", "other"]
     assert [layer.share for layer in profile.layers] == [0.2, 0.2, 0.4, 0.2]
 
@@ -105,7 +110,7 @@ def test_names_only_and_layers_that_nobody_listed() -> None:
 @pytest.mark.parametrize("text", ["", "[1, 2]", '{"Layers": 3}', "[" * 100000, '{"layers": []}', "\x00", "null"])
 def test_something_else(text: str) -> None:
     with pytest.raises(DataError, match="Expected"):
-        from_inspector(text, [], 1)
+        layer_infos(text)
 
 
 def test_fields_of_other_kinds_do_no_harm() -> None:
@@ -116,7 +121,7 @@ def test_fields_of_other_kinds_do_no_harm() -> None:
     shapes = [{"Dimensions": [1, 2**40, 2**40, 3], "Datatype": "Half"}]
     rows += [{"Name": "gemm", "LayerType": "gemm", "Inputs": shapes * 2, "Outputs": shapes, "TacticName": None}]
     text = json.dumps({"Layers": rows})
-    assert len(from_inspector(text, once(text), 1).layers) == len(rows)
+    assert len(profiled(text, once(text)).layers) == len(rows)
 
 
 def test_parts_of_names() -> None:
@@ -190,7 +195,7 @@ def test_a_clock_forgets_what_came_before_the_first_run() -> None:
 
 def test_a_profile_in_a_sentence() -> None:
     profile = profile_of(
-        "ONNX Runtime", 3, 2.0, from_inspector((DATA / "inspector_10.json").read_text(), TIMED, 1).layers
+        "ONNX Runtime", 3, 2.0, layers_of(layer_infos((DATA / "inspector_10.json").read_text()), TIMED)
     )
     assert sentence(profile) == "3 layers take 1.90 of 2.00 ms (gap +5.0%), reformats 0.40 ms"
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trt_blendmask.errors import DataError
-from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.parts import OTHER, names_in, part_of_names
 from trt_blendmask.profiler.plain import plain_of
-from trt_blendmask.profiler.report import Layer, LayerProfile
+from trt_blendmask.profiler.report import Layer
 
 _TYPES = (  # TensorRT's words for a type, the first that is found -> ours, bytes of one element
     (r"bfloat16|bf16", "BF16", 2.0),
@@ -140,17 +139,6 @@ def layers_of(infos: Sequence[LayerInfo], times: Sequence[Timed], macs: Mapping[
         for info, (_, ms, error), multiplied in zip(ran, times, work, strict=True)
     ]
     return [replace(layer, **_written(info)) for layer, info in zip(layers, ran, strict=True)]
-
-
-def from_inspector(
-    info_json: str | bytes, times: Sequence[Timed], runs: int, macs: Mapping[str, int] | None = None
-) -> LayerProfile:
-    """The layers of an engine with the mean milliseconds that its profiler gave them; the whole is not known.
-
-    Raises:
-        DataError: `info_json` is something else.
-    """
-    return profile_of("TensorRT", runs, 0.0, layers_of(layer_infos(info_json), times, macs))
 
 
 def _written(info: LayerInfo) -> dict[str, Any]:
