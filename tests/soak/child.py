@@ -16,6 +16,7 @@ from unittest import mock
 
 from tests.quick_model import quick_model
 from tests.stream import frame_code
+from trt_blendmask.cli.heap import share_one_arena
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.model import Model
 from trt_blendmask.runtime.pipeline import run
@@ -27,6 +28,7 @@ from trt_blendmask.runtime.result import FrameResult
 
 
 def main() -> None:
+    share_one_arena()  # as the command does
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
     parser = argparse.ArgumentParser()
     parser.add_argument("url")

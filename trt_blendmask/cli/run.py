@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from trt_blendmask.cli import device, values
+from trt_blendmask.cli.heap import share_one_arena
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
 from trt_blendmask.errors import OutputError, UsageError
@@ -67,6 +68,7 @@ def add(verb: AddVerb) -> None:
 
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
+    share_one_arena()
     from trt_blendmask.runtime.events import Events
     from trt_blendmask.runtime.options import RunOptions
     from trt_blendmask.runtime.pipeline import run
