@@ -18,7 +18,6 @@ from tests.quick_model import quick_model
 from trt_blendmask.cli import main
 from trt_blendmask.profiler import measure, steps
 from trt_blendmask.profiler.layers import onnxruntime
-from trt_blendmask.profiler.layers.onnxruntime import RecordingCost
 from trt_blendmask.profiler.report import read_report
 from trt_blendmask.runtime.sources import open_source
 
@@ -40,7 +39,7 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_one_model_twice(pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "measure_roof", lambda: ROOF)  # takes seconds, and has tests of its own
-    monkeypatch.setattr(onnxruntime, "recording_cost", lambda _threads: RecordingCost(4.0, 5.0))  # likewise
+    monkeypatch.setattr(onnxruntime, "counted_share", lambda _threads: 0.5)  # likewise
     monkeypatch.setattr(onnxruntime, "_MOST_EVENTS", 0)  # the fewest runs
     model = str(quick_model((96, 160)))
     words = ["profile", model, model, "--images", str(pictures), *QUICK, "--percentiles", "50,75", "--per-layer"]

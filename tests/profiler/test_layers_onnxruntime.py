@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.quantize.networks import table_of
 from tests.quick_model import quick_model
 from trt_blendmask.profiler.layers import onnxruntime as ours
 from trt_blendmask.profiler.layers import under_roof
-from trt_blendmask.profiler.layers.onnxruntime import RecordingCost, onnxruntime_layers, recording_cost
+from trt_blendmask.profiler.layers.onnxruntime import counted_share, onnxruntime_layers
 from trt_blendmask.profiler.layers.trace import calm_half, mean_times, runs_in
 from trt_blendmask.profiler.report import Roof
 from trt_blendmask.quantize.fp16 import quantize_fp16
@@ -28,9 +29,9 @@ HW = (128, 160)
 
 
 @pytest.fixture(autouse=True)
-def _known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of recording a node; to measure it takes a second."""
-    monkeypatch.setattr(ours, "recording_cost", lambda _threads: RecordingCost(4.0, 6.0))
+def _known_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of recording nodes, the share that they are counted as longer; to measure it takes a second."""
+    monkeypatch.setattr(ours, "counted_share", lambda _threads: 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -115,31 +116,31 @@ def test_what_is_inside_a_loop_is_counted_once(tmp_path: Path) -> None:
 
 
 def test_cost_of_recording_is_taken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = [helper.make_node("MatMul", ["images", "tail.w"], ["y"], "m")]
-    path, images = saved(nodes, {"tail.w": (256, 256)}, (256, 256), tmp_path), [np.ones((256, 256), np.float32)]
-    monkeypatch.setattr(ours, "recording_cost", lambda _threads: RecordingCost(1e9, 1e9))
-    assert onnxruntime_layers(path, images, threads=1).sum_ms == 0
-    for cost, several in ((RecordingCost(0.0, 1e9), 1), (RecordingCost(1e9, 0.0), 2)):
-        monkeypatch.setattr(ours, "recording_cost", lambda _threads, cost=cost: cost)
-        assert onnxruntime_layers(path, images, threads=several).sum_ms > 0
+    """Of nodes that take nothing: all that is counted is the cost."""
+    names = ["images", *(f"x{i}" for i in range(300)), "y"]
+    nodes = [helper.make_node("Exp", [a], [b], f"tail.{b}") for a, b in pairwise(names)]
+    path, images = saved(nodes, {}, (1,), tmp_path), [np.zeros(1, np.float32)]
+    sums = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(ours, "counted_share", lambda _threads, share=share: share)
+        sums.append(onnxruntime_layers(path, images, threads=1).sum_ms)
+    assert sums[1] < 0.5 * sums[0]
 
 
-def test_cost_of_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_share_of_the_cost_that_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "_CHAIN", 200)
-    cost = recording_cost(1)
-    assert 0 < cost.alone < 1000
-    assert cost.shared >= cost.alone
-    recording_cost.cache_clear()
+    counted_share.cache_clear()
+    assert 0.2 < counted_share(1) < 0.9
+    counted_share.cache_clear()
 
 
 def test_trace(tmp_path: Path) -> None:
     """Three runs of two nodes, the second with a node that others are inside of, and a line that is no JSON."""
 
-    def node(name: str, begin: int, us: int, blocks: str = "[]") -> str:
+    def node(name: str, begin: int, us: int) -> str:
         sizes = '"activation_size" : "100", "parameter_size" : "20", "output_size" : "3"'
         ends = '"input_type_shape" : [{"float16":[1,2]},{"uint8":[]}], "output_type_shape" : [{"float":[4]}]'
-        stats = f'"thread_scheduling_stats" : {{"main_thread": {{"block_size": {blocks}}}, "sub_threads": {{}}}}'
-        args = f'{{"op_name" : "Op", {sizes}, {ends}, {stats}}}'
+        args = f'{{"op_name" : "Op", {sizes}, {ends}}}'
         return f'{{"cat" : "Node","dur" :{us},"ts" :{begin},"name" :"{name}_kernel_time","args" : {args}}},'
 
     def run(begin: int, us: int) -> str:
@@ -148,7 +149,7 @@ def test_trace(tmp_path: Path) -> None:
     lines = [
         "[",
         *(node("a", 0, 10), node("b", 12, 30), run(0, 50)),
-        *(node("inside", 105, 3), node("a", 100, 20, "[5]"), node("b", 122, 34), run(100, 60)),
+        *(node("inside", 105, 3), node("a", 100, 20), node("b", 122, 34), run(100, 60)),
         *(node("a", 200, 90), node("b", 292, 30), node('c"', 330, 1), run(200, 500)),
         "]",
     ]
@@ -156,7 +157,6 @@ def test_trace(tmp_path: Path) -> None:
     runs = list(runs_in(tmp_path / "trace.json"))
     assert [run.us for run in runs] == [50, 60, 500]
     assert [event.name for run in runs for event in run.events] == ["a", "b"] * 3
-    assert [event.is_shared for run in runs for event in run.events] == [False, False, True, False, False, False]
     first = runs[0].events[0]
     assert (first.op, first.bytes) == ("Op", 123)
     assert (first.input_types, first.input_shapes) == (("FP16", "UINT8"), ((1, 2), ()))

@@ -1,8 +1,8 @@
 """ONNX Runtime on the CPU, layer by layer, by its own profiler.
 
-Recording a node costs microseconds, most of them counted as the node's own; a graph has thousands of nodes that take
-less. So the cost is measured here, on chains of nodes that do little, and taken off each; and the whole is timed in
-a session without the profiler, in turn with the profiled runs.
+Recording a node costs microseconds, half of them counted as the node's own; a graph has thousands of nodes that take
+less. What it costs here is the difference to a session without the profiler, which runs in turn with the profiled one;
+how much of that is counted as the nodes' own is measured on a chain of nodes that do little, and taken off each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +46,7 @@ def onnxruntime_layers(path: Path, images: Sequence[Array], runs: int = 20, thre
     """
     plain = OnnxRuntimeSession(path, threads)
     model = onnx.load(str(plain.path))
-    name, cost = plain.inputs[0].name, recording_cost(threads)
+    name = plain.inputs[0].name
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
         profiled = _Profiled(str(plain.path), Path(folder), threads, harmful(model), optimised)
@@ -63,60 +62,41 @@ def onnxruntime_layers(path: Path, images: Sequence[Array], runs: int = 20, thre
     if not taken:
         raise DataError(f"Expected ONNX Runtime to profile '{path}', but it wrote no runs: update onnxruntime.")
     calm = calm_half(taken)
-    plain_us = sorted(whole[WARM_UP:])[: len(calm)]
+    whole_us = float(np.mean(sorted(whole[WARM_UP:])[: len(calm)]))
+    profiled_us = float(np.mean([run.us for run in calm]))
+    cost_us = max(0.0, counted_share(threads) * (profiled_us - whole_us)) / max(1, len(calm[0].events))
     return profile_of(
         "ONNX Runtime",
         len(taken),
-        float(np.mean(plain_us)) / 1e3,
-        _layers(origin, mean_times(calm), cost),
-        float(np.mean([run.us for run in calm])) / 1e3,
-        f"means of the calmer half of {len(taken)} runs; what recording a node costs here taken off each: "
-        f"{cost.alone:.1f} us, {cost.shared:.1f} us if several threads do it",
+        whole_us / 1e3,
+        _layers(origin, mean_times(calm), cost_us),
+        profiled_us / 1e3,
+        f"means of the calmer half of {len(taken)} runs; {cost_us:.1f} us, what recording a node costs here, "
+        "taken off each",
     )
 
 
-@dataclass(frozen=True)
-class RecordingCost:
-    """By how many microseconds ONNX Runtime's profiler makes a node look longer than it is.
-
-    Attributes:
-        alone: of one that a single thread does. shared: of one that several do, whose statistics are recorded.
-    """
-
-    alone: float
-    shared: float
-
-
 @cache
-def recording_cost(threads: int = 0) -> RecordingCost:
-    """Measured once here."""
-    alone = _cost_in_chain("Where", (1, 1, 1), threads)
-    return RecordingCost(alone, max(alone, _cost_in_chain("Exp", (1, 1, 1 << 16), threads)))
-
-
-def _cost_in_chain(op: str, shape: tuple[int, ...], threads: int) -> float:
+def counted_share(threads: int = 0) -> float:
+    """Of what ONNX Runtime's profiler costs, the share that it counts as the nodes' own; measured once here."""
     import onnxruntime
 
     names = [f"x{i}" for i in range(_CHAIN + 1)]
-    rows = [(["chosen", a, a] if op == "Where" else [a], b) for a, b in pairwise(names)]
-    nodes = [onnx.helper.make_node(op, given, [made], name=made) for given, made in rows]
-    ends = [onnx.helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, shape) for one in (names[0], names[-1])]
-    chosen = onnx.helper.make_tensor("chosen", onnx.TensorProto.BOOL, [1], [True])
-    graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:], [chosen])
+    nodes = [onnx.helper.make_node("Exp", [a], [b], name=b) for a, b in pairwise(names)]
+    ends = [onnx.helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, [1]) for one in (names[0], names[-1])]
+    graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:])
     opsets = [onnx.helper.make_opsetid("", 17)]
     chain = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     plain = onnxruntime.InferenceSession(chain, session_options(threads), providers=_CPU)
-    feeds = {names[0]: np.full(shape, -1.0, np.float32)}
+    feeds, whole = {names[0]: np.zeros(1, np.float32)}, []
     with tempfile.TemporaryDirectory() as folder:
         profiled = _Profiled(chain, Path(folder), threads, [])
-        whole = []
         for _ in range(_CHAIN_RUNS):
             whole.append(_us(plain.run, None, feeds))
             profiled.run(feeds)
-        calm = calm_half(profiled.runs())
-    recorded = sorted(event.us for run in calm for event in run.events)
-    undisturbed = np.mean(recorded[: len(recorded) * 99 // 100])  # one that was suspended takes as long as a thousand
-    return max(0.0, float(undisturbed - min(whole) / _CHAIN))
+        runs = profiled.runs()
+    shares = [(sum(event.us for event in run.events) - min(whole)) / (run.us - min(whole)) for run in runs]
+    return float(np.clip(np.median(shares), 0.0, 1.0))
 
 
 class _Profiled:
@@ -148,7 +128,7 @@ def _us(work: Callable[..., object], *given: object) -> float:
     return 1e6 * (time.perf_counter() - began)
 
 
-def _layers(origin: Origin, times: dict[str, tuple[Event, float, float]], cost: RecordingCost) -> list[Layer]:
+def _layers(origin: Origin, times: dict[str, tuple[Event, float, float]], cost_us: float) -> list[Layer]:
     work = origin.work(list(times))
     return [
         Layer(
@@ -159,7 +139,7 @@ def _layers(origin: Origin, times: dict[str, tuple[Event, float, float]], cost: 
             shape=event.output_shapes[0] if event.output_shapes else (),
             macs=work.get(name, 0),
             bytes=event.bytes,
-            ms=max(0.0, us - (cost.shared if event.is_shared else cost.alone)) / 1e3,
+            ms=max(0.0, us - cost_us) / 1e3,
             share=0.0,
             is_reformat=event.op in _REFORMATS or (event.op == "Transpose" and origin.is_new(name)),
             error_ms=error / 1e3,

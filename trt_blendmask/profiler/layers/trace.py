@@ -24,10 +24,7 @@ _TYPES = {  # its names of element types -> ours
 
 @dataclass(frozen=True)
 class Event:
-    """One node in one run: `us` microseconds; types as "FP32", shapes of inputs (weights too) and outputs.
-
-    `is_shared`: several threads did it.
-    """
+    """One node in one run: `us` microseconds; types as "FP32", shapes of inputs (weights too) and outputs."""
 
     name: str
     op: str
@@ -37,7 +34,6 @@ class Event:
     output_types: tuple[str, ...]
     output_shapes: tuple[tuple[int, ...], ...]
     bytes: int
-    is_shared: bool
 
 
 @dataclass
@@ -109,13 +105,7 @@ def _event(node: dict[str, Any]) -> Event:
         output_types=output_types,
         output_shapes=output_shapes,
         bytes=sum(int(args.get(key) or 0) for key in ("activation_size", "parameter_size", "output_size")),
-        is_shared=_is_shared(args.get("thread_scheduling_stats")),
     )
-
-
-def _is_shared(threads: object) -> bool:
-    main = threads.get("main_thread") if isinstance(threads, dict) else None  # text where there is one thread only
-    return isinstance(main, dict) and bool(main.get("block_size"))
 
 
 def _typed(tensors: object) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
