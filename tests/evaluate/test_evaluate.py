@@ -114,8 +114,9 @@ def test_unreadable_and_absent_pictures_are_told(scenes: Path, tmp_path: Path) -
     shutil.copytree(scenes, copy)
     (copy / "images" / "000001.png").write_bytes(b"no picture")
     (copy / "images" / "000002.png").unlink()
+    cv2.imwrite(str(copy / "images" / "000003.png"), np.zeros((20, 30, 3), np.uint8))
     report = evaluate([quick_model()], copy / "annotations.json", copy, tmp_path / "out")
-    assert (report.pictures, report.wanted, report.absent, report.unreadable) == (2, 4, 1, 1)
+    assert (report.pictures, report.wanted, report.absent, report.unreadable) == (1, 4, 1, 2)
     facts = json.loads((tmp_path / "out" / "eval.json").read_text())
     assert sum("left out" in note for note in facts["notes"]) == 2
 

@@ -75,7 +75,8 @@ class EvalReport:
     """What an evaluation found.
 
     Attributes:
-        pictures: how many were judged, of `wanted`. absent, unreadable: how many were not there or no pictures.
+        pictures: how many were judged, of `wanted`. absent, unreadable: how many were not there, or no
+            pictures of the annotated size.
         stopped: Ctrl-C cut it short: the scores are of the pictures until then.
         notes: what else the reader must know. files: that were written.
     """
@@ -173,7 +174,7 @@ def evaluate(
     if truth.absent:
         notes.append(f"{truth.absent} of {wanted} pictures are not in '{images}' and were left out.")
     if unreadable:
-        notes.append(f"{unreadable} of {wanted} pictures cannot be read and were left out.")
+        notes.append(f"{unreadable} of {wanted} pictures cannot be read, or have another size, and were left out.")
     if 0 in truth.coco.anns:
         notes.append(f"pycocotools never counts annotation 0 as found. Number those of '{annotations}' from 1.")
     if stopped:
@@ -235,7 +236,7 @@ class _Judge:
 
 
 def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[list[int], int, bool]:
-    """Ids of the pictures that all models have seen, how many cannot be read, and whether Ctrl-C came."""
+    """Ids of the pictures that all models have seen, how many cannot be judged, and whether Ctrl-C came."""
     done: list[int] = []
     unreadable, clock = 0, StageClock()
     try:
@@ -246,7 +247,11 @@ def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[
             except (OSError, DataError, InputMissingError):
                 unreadable += 1
                 continue
-            if (image.shape[1], image.shape[0]) != picture.wh:
+            fits = (image.shape[1], image.shape[0]) == picture.wh
+            if not fits and done:  # hours of work are not lost for one
+                unreadable += 1
+                continue
+            if not fits:
                 raise DataError(
                     f"Expected a picture of {picture.wh[0]} x {picture.wh[1]}, as '{truth.path}' says, but "
                     f"'{picture.file}' has {image.shape[1]} x {image.shape[0]}: annotations and pictures do not belong "

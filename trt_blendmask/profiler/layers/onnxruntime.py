@@ -71,8 +71,7 @@ def onnxruntime_layers(path: Path, images: Sequence[Array], runs: int = 20, thre
         whole_us / 1e3,
         _layers(origin, mean_times(calm), cost_us),
         profiled_us / 1e3,
-        f"means of the calmer half of {len(taken)} runs; {cost_us:.1f} us, what recording a node costs here, "
-        "taken off each",
+        f"means of the calmer half of {len(taken)} runs, less what recording the node costs here",
     )
 
 
