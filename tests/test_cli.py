@@ -183,6 +183,20 @@ def test_an_output_that_is_full_is_told_once() -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGHUP", 0), ("SIGTERM", 130), ("SIGINT", 130)])
+def test_a_second_signal_ends_at_once_but_a_terminal_hangs_up_twice(name: str, code: int) -> None:
+    script = f"""
+import os, signal
+from trt_blendmask.runtime.stop import StopSignals
+signal.signal(signal.{name}, signal.default_int_handler)
+with StopSignals() as stop:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.{name})
+    assert stop.asked
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == code
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     code = f"""

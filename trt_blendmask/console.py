@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from trt_blendmask.layout import printable
+from trt_blendmask.redact import without_secrets
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Console:
                 _print(text, sys.stderr)
 
     def error(self, exit_code: int, message: str) -> None:
-        """One line, whatever the names in `message` hold: control characters are spelt out, endless ones cut."""
+        """One line, whatever the names in `message` hold: control characters are spelt out, endless ones cut, and no
+        password shown of an address that was typed in the place of something else."""
+        message = without_secrets(message)
         short = message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}"
         line = printable(short)
         with contextlib.suppress(OSError):  # the terminal is gone: the exit code still tells

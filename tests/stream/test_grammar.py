@@ -11,8 +11,8 @@ import pytest
 
 from trt_blendmask import cli
 from trt_blendmask.errors import InputMissingError, TrtBlendMaskError, UsageError
+from trt_blendmask.redact import redacted
 from trt_blendmask.runtime.sources.grammar import parse
-from trt_blendmask.runtime.sources.redact import redacted
 
 # Every spelling of these words below is a secret: a password, a user, a token.
 SECRETS = ("s3cret", "Hunter2", "adm1n", "eyJhbGciOi", "qX7rT9bLm2Kd", "t0ken")
@@ -67,6 +67,21 @@ def test_no_secret_is_shown(address: str) -> None:
     shown = texts(address)
     assert len(ADDRESSES) >= 50
     assert not [secret for secret in SECRETS if secret.lower() in shown.lower()], shown
+
+
+@pytest.mark.parametrize("address", [one for one in ADDRESSES if one.startswith(("rts", "mqtt", "adm1n"))])
+def test_no_secret_is_shown_where_nobody_expected_an_address(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        [address, "model.onnx"],
+        ["model.onnx", "a.mp4", "--score", address],
+        ["model.onnx", "a.mp4", "--scroe", address],
+        ["model.onnx", "a.mp4", "--save", address],
+        ["model.onnx", "a.mp4", "--serve", address],
+    ):
+        with contextlib.suppress(SystemExit):
+            assert cli.main(["run", *words]) != 0
+        shown = capsys.readouterr().err
+        assert not [secret for secret in SECRETS if secret.lower() in shown.lower()], shown
 
 
 def run(address: str, *more: str) -> None:

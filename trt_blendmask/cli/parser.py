@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import NoReturn
 
 from trt_blendmask import __version__
+from trt_blendmask.redact import without_secrets
 
 AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
 
@@ -15,9 +17,16 @@ EXIT_CODES = """exit codes:
   130 stopped by Ctrl-C, SIGTERM or SIGHUP (a run so stopped finishes its files: 0)"""
 
 
-def _common() -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """Repeats what it does not understand, but no password."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(without_secrets(message))
+
+
+def _common() -> _Parser:
     """The flags every verb takes, before or after its name; new objects each time: `set_defaults` writes into them."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     noise = common.add_mutually_exclusive_group()
     hidden = argparse.SUPPRESS  # so that a verb's absent flag does not overwrite one given before the verb
     noise.add_argument("-v", "--verbose", action="count", default=hidden, help="say more")
@@ -28,7 +37,7 @@ def _common() -> argparse.ArgumentParser:
 
 def empty_parser() -> tuple[argparse.ArgumentParser, AddVerb]:
     """The parser, and the function that hangs a verb into it: name, what it does, examples."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="trt-blendmask",
         description="BlendMask instance segmentation, from a trained checkpoint to masks on a video.",
         epilog=EXIT_CODES,

@@ -10,6 +10,7 @@ from trt_blendmask.runtime.events import Events
 from trt_blendmask.structures import Detections, Frame
 
 WINDOW = 20  # frames by which it is judged
+_MOST_DROPS = 3  # in a row: where fresh frames come too late, too, there is more to leave out than frames
 KEPT = 10  # the best detections that are kept where there is no time for more
 _CALM = 0.5  # back a step where frames take less than this part of the deadline
 _FIRST_PATIENCE, _MOST_PATIENCE = 5, 320  # windows of calm before going back; doubled each time that was too soon
@@ -29,7 +30,7 @@ class Deadline:
         self._ages: deque[float] = deque(maxlen=WINDOW)
         self._work: deque[float] = deque(maxlen=WINDOW)  # seconds from `take` to the end
         self._calm, self._patience, self._missed = 0, _FIRST_PATIENCE, False
-        self._told_drop = False
+        self._told_drop, self._dropped = False, 0
 
     def too_old(self, frame: Frame) -> bool:
         """Whether a frame that nobody has begun with would come too late though a fresh one would not."""
@@ -38,7 +39,8 @@ class Deadline:
         with self._lock:
             work_s = sorted(self._work)[len(self._work) // 2] if len(self._work) == WINDOW else 0.0
             late = time.monotonic() - frame.captured_s + work_s > self._limit_s
-            drops = late and 0 < work_s <= 0.9 * self._limit_s
+            drops = late and 0 < work_s <= 0.9 * self._limit_s and self._dropped < _MOST_DROPS
+            self._dropped = self._dropped + 1 if drops else 0
             tell, self._told_drop = drops and not self._told_drop, self._told_drop or drops
         if tell:
             self._tell("frames that would come too late are dropped", 0)

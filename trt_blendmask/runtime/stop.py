@@ -1,4 +1,7 @@
-"""Ctrl-C, `kill`, a shutdown: the first one asks a run to stop, the second one ends the program at once."""
+"""Ctrl-C, `kill`, a shutdown: the first one asks a run to stop, the second one ends the program at once.
+
+A terminal that closes sends SIGHUP twice, from its shell and from the kernel: that asks once.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self.asked:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked and number != getattr(signal, "SIGHUP", None):
             os._exit(EXIT_CODE)  # whatever hangs, hangs in threads that would be waited for
         self.asked = True

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass, field
 
 from trt_blendmask.errors import UsageError
+from trt_blendmask.redact import HIDDEN
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 LEAST_TOKEN = 8
@@ -38,8 +39,10 @@ class Serving:
         """
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not (port.isascii() and port.isdecimal() and int(port) < 65536) or any(c.isspace() for c in host):
-            raise UsageError(f"Expected [HOST:]PORT for the preview page, as 8080 or 0.0.0.0:8080, got '{text}'.")
+        is_port = port.isascii() and port.isdecimal() and int(port) < 65536
+        if not is_port or any(c.isspace() or c == "@" for c in host):
+            shown = HIDDEN if "@" in text else text
+            raise UsageError(f"Expected [HOST:]PORT for the preview page, as 8080 or 0.0.0.0:8080, got '{shown}'.")
         token = _looked_up(token)
         serving = Serving(host or (EVERYWHERE if token else LOOPBACK), int(port), token)
         if not token and not serving.is_local:

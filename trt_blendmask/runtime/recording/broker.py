@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from trt_blendmask.errors import UsageError
+from trt_blendmask.redact import HIDDEN, HOST, split_authority
 from trt_blendmask.runtime.environment import looked_up
-from trt_blendmask.runtime.sources.redact import HIDDEN, HOST, split_authority
 
 FORM = "mqtt[s]://[USER:PASSWORD@]HOST[:PORT]/TOPIC"
 _PORTS = {"mqtt": 1883, "mqtts": 8883}

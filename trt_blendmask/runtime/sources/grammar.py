@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from trt_blendmask.errors import UsageError
+from trt_blendmask.redact import HIDDEN, HOST, redacted, split_authority
 from trt_blendmask.runtime.environment import looked_up
 from trt_blendmask.runtime.images import SUFFIXES
-from trt_blendmask.runtime.sources.redact import HIDDEN, HOST, redacted, split_authority
 
 TAKES = (
     "a video file, a folder of pictures, one picture, a quoted pattern such as 'frames/*.png', a camera (0, "

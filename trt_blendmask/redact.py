@@ -12,6 +12,9 @@ _HARMLESS = re.compile(
 )
 _PLAIN_SEGMENT = re.compile(r"[\w.,-]{1,23}")
 _TOKEN = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[0-9A-Za-z]{12,}")
+_WORD = re.compile(r"[^\s'\"<>]+")
+_ADDRESS = re.compile(r"(rtsps?|rtmps?|mqtts?|https?):/{0,2}([\w\[:*].*)", re.I)
+_USER = re.compile(r"[^@]*:.*@")
 HIDDEN = "***"
 
 
@@ -32,6 +35,26 @@ def redacted(url: str) -> str:
         return f"{scheme}://{HIDDEN}"
     path, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", tail, re.DOTALL).groups()  # type: ignore[union-attr]
     return f"{scheme}://{host}{_short_path(path)}{mark}{_short_query(query)}"
+
+
+def without_secrets(text: str) -> str:
+    """`text` with the addresses in it redacted, as far as they are known for such where nobody expected one.
+
+    Pages (http) without user and query are shown as they are. A path has made one slash of two.
+
+    Example:
+        >>> without_secrets("Expected a model at 'rtsp:/admin:secret@10.0.0.5/stream'.")
+        "Expected a model at 'rtsp://10.0.0.5/stream'."
+    """
+    return _WORD.sub(lambda word: _without_secrets(word[0]), text)
+
+
+def _without_secrets(word: str) -> str:
+    if found := _ADDRESS.match(word):
+        scheme, rest = found.groups()
+        is_page = scheme.lower().startswith("http") and not any(mark in rest for mark in "@?#")
+        return word if is_page else redacted(f"{scheme}://{rest}")
+    return f"{HIDDEN}@{word.rpartition('@')[2]}" if _USER.match(word) else word
 
 
 def split_authority(rest: str) -> tuple[str, str]:
