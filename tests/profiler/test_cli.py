@@ -39,7 +39,7 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_one_model_twice(pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "measure_roof", lambda: ROOF)  # takes seconds, and has tests of its own
-    monkeypatch.setattr(onnxruntime, "counted_share", lambda _threads: 0.5)  # likewise
+    monkeypatch.setattr(onnxruntime, "recording_cost", lambda _threads: onnxruntime.RecordingCost(8.0, 0.5))  # likewise
     monkeypatch.setattr(onnxruntime, "_MOST_EVENTS", 0)  # the fewest runs
     model = str(quick_model((96, 160)))
     words = ["profile", model, model, "--images", str(pictures), *QUICK, "--percentiles", "50,75", "--per-layer"]

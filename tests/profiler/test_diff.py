@@ -11,6 +11,7 @@ import pytest
 
 from tests.profiler import made_up
 from trt_blendmask.profiler.diff import Diff, ModelDiff, diff, environment_changes, sentences
+from trt_blendmask.profiler.diff_layers import changes_of, parts_of
 from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.inspector import layer_infos, layers_of
 from trt_blendmask.profiler.report import Environment, Layer, ModelProfile, ProfileReport, Span
@@ -99,6 +100,17 @@ def test_a_slow_down(factor: float, differs: bool) -> None:
     assert found.ratio is not None
     assert found.low < factor < found.high
     assert bool(differing(found)) is differs
+
+
+@pytest.mark.parametrize(("shared_ms", "differs"), [(0.0, True), (5e-4, False)])
+def test_what_was_taken_off_each_layer_errs_in_all_of_them(shared_ms: float, differs: bool) -> None:
+    """Thousands of small layers, all longer by as much as one error of each: it adds up."""
+    before, after = (
+        profile_of("ONNX Runtime", 20, 0.0, [layer(f"selection.nms.{k}", ms, error_ms=1e-4) for k in range(2000)])
+        for ms in (1e-3, 1.5e-3)
+    )
+    changes = changes_of(*(replace(one, shared_error_ms=shared_ms) for one in (before, after)), 0.01)
+    assert parts_of(changes, ({}, {}), 0.01)[0].differs is differs
 
 
 def test_a_reformat_added() -> None:

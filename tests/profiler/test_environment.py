@@ -15,7 +15,7 @@ from trt_blendmask.profiler import verdicts
 from trt_blendmask.profiler.environment import look_round, missing
 from trt_blendmask.profiler.nvml import Nvml
 from trt_blendmask.profiler.readings import Watcher, read_load
-from trt_blendmask.profiler.report import Environment, ModelProfile, Readings, Span
+from trt_blendmask.profiler.report import Environment, LayerProfile, ModelProfile, Readings, Span
 
 ZONES = "sys/class/thermal/thermal_zone0"
 CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
@@ -232,6 +232,9 @@ def test_warnings_of_a_model() -> None:
     assert "Unstable" in verdicts.of_model(model({"network": [10.0] * 9, "gpu": [10.0, 10.6] * 20}))[0]
     idle = model({"network": [10.0] * 9}, **{"GPU MHz": Span(306, 700, 918)})
     assert verdicts.of_model(idle) == ()  # it does not run there
+    for gap, warned in ((0.04, False), (-0.07, True)):
+        layers = LayerProfile("ONNX Runtime", 9, 10.0, 10.0 * (1 - gap), gap, ())
+        assert any("above the whole" in one for one in verdicts.of_model(replace(parts(), layers=layers))) is warned
     moved = verdicts.of_model(replace(idle, times={"gpu": [10.0] * 9}))
     assert "306 to 918 MHz" in moved[0]
     assert "jetson_clocks" in moved[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.quantize.networks import table_of
 from tests.quick_model import quick_model
 from trt_blendmask.profiler.layers import onnxruntime as ours
 from trt_blendmask.profiler.layers import under_roof
-from trt_blendmask.profiler.layers.onnxruntime import counted_share, onnxruntime_layers
+from trt_blendmask.profiler.layers.onnxruntime import RecordingCost, onnxruntime_layers, recording_cost
 from trt_blendmask.profiler.layers.trace import calm_half, mean_times, runs_in
 from trt_blendmask.profiler.report import Roof
 from trt_blendmask.quantize.fp16 import quantize_fp16
@@ -29,9 +30,9 @@ HW = (128, 160)
 
 
 @pytest.fixture(autouse=True)
-def _known_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of recording nodes, the share that they are counted as longer; to measure it takes a second."""
-    monkeypatch.setattr(ours, "counted_share", lambda _threads: 0.5)
+def _known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of recording a node; to measure it takes a second."""
+    monkeypatch.setattr(ours, "recording_cost", lambda _threads: RecordingCost(8.0, 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +123,27 @@ def test_cost_of_recording_is_taken_off(tmp_path: Path, monkeypatch: pytest.Monk
     path, images = saved(nodes, {}, (1,), tmp_path), [np.zeros(1, np.float32)]
     sums = []
     for share in (0.0, 1.0):
-        monkeypatch.setattr(ours, "counted_share", lambda _threads, share=share: share)
+        monkeypatch.setattr(ours, "recording_cost", lambda _threads, share=share: RecordingCost(8.0, share))
         sums.append(onnxruntime_layers(path, images, threads=1).sum_ms)
     assert sums[1] < 0.5 * sums[0]
 
 
-def test_share_of_the_cost_that_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_that_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run takes 50 ms longer with the profiler on: that was something else, and no node is taken for nothing."""
+    nodes = [helper.make_node("MatMul", ["images", "tail.w"], ["y"], "m")]
+    path, images = saved(nodes, {"tail.w": (256, 256)}, (256, 256), tmp_path), [np.ones((256, 256), np.float32)]
+    calm = ours.calm_half
+    monkeypatch.setattr(ours, "calm_half", lambda runs: [replace(run, us=run.us + 5e4) for run in calm(runs)])
+    assert onnxruntime_layers(path, images).sum_ms > 0
+
+
+def test_cost_of_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "_CHAIN", 200)
-    counted_share.cache_clear()
-    assert 0.05 < counted_share(1) < 1  # 0.5 on a calm machine
-    counted_share.cache_clear()
+    recording_cost.cache_clear()
+    cost = recording_cost(1)
+    assert 0.5 < cost.us < 1000
+    assert 0.05 < cost.counted < 1  # 0.5 on a calm machine
+    recording_cost.cache_clear()
 
 
 def test_trace(tmp_path: Path) -> None:

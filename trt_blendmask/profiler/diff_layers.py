@@ -26,6 +26,7 @@ class LayerChange:
         names_one, names_other: as the tools give them; either may be empty. one_ms, other_ms: their sums.
         causes: what happened to them, as "back in FP32". details: more of the same, as the names of kernels.
         differs: beyond the noise; error_ms: standard error of the difference, 0 unknown.
+        shared_error_ms: the same of what was taken off each layer: over layers it adds up.
     """
 
     part: str
@@ -37,6 +38,7 @@ class LayerChange:
     details: tuple[str, ...]
     differs: bool
     error_ms: float
+    shared_error_ms: float
 
     @property
     def change_ms(self) -> float:
@@ -71,7 +73,8 @@ class PartChange:
 def changes_of(one: LayerProfile, other: LayerProfile, noise: float) -> tuple[LayerChange, ...]:
     """All layers of both, the largest change first; `noise`: of the whole, relative."""
     worth = _WORTH * max(one.sum_ms, other.sum_ms)
-    changes = [_change(group, noise, worth) for group in _groups(one.layers, other.layers)]
+    shared = one.shared_error_ms, other.shared_error_ms
+    changes = [_change(group, shared, noise, worth) for group in _groups(one.layers, other.layers)]
     return tuple(sorted(changes, key=lambda change: -abs(change.change_ms)))
 
 
@@ -86,7 +89,7 @@ def parts_of(
     parts = []
     for part, rows in by_part.items():
         one_ms, other_ms = sum(row.one_ms for row in rows), sum(row.other_ms for row in rows)
-        error = math.sqrt(sum(row.error_ms**2 for row in rows))
+        error = math.sqrt(sum(row.error_ms**2 for row in rows)) + sum(row.shared_error_ms for row in rows)
         differs = _differs(one_ms, other_ms, error, noise, _WORTH * whole)
         causes = _part_causes(rows, other_ms - one_ms) if differs else ()
         before, after = (found.get(part, 0.0) for found in reformats)
@@ -168,10 +171,11 @@ def _take(layers: list[Layer], taken: Iterable[Layer]) -> None:
     layers[:] = [layer for layer in layers if id(layer) not in gone]
 
 
-def _change(group: _Group, noise: float, worth: float) -> LayerChange:
+def _change(group: _Group, shared_errors_ms: tuple[float, float], noise: float, worth: float) -> LayerChange:
     one, other = group
     one_ms, other_ms = sum(layer.ms for layer in one), sum(layer.ms for layer in other)
     error = math.sqrt(sum(layer.error_ms**2 for layer in (*one, *other)))
+    shared = math.hypot(len(one) * shared_errors_ms[0], len(other) * shared_errors_ms[1])
     causes, details = _what_happened(one, other)
     main = max((*other, *one), key=lambda layer: (layer.macs, layer.ms))
     return LayerChange(
@@ -182,8 +186,9 @@ def _change(group: _Group, noise: float, worth: float) -> LayerChange:
         other_ms=other_ms,
         causes=tuple(causes),
         details=tuple(details),
-        differs=_differs(one_ms, other_ms, error, noise, worth),
+        differs=_differs(one_ms, other_ms, error + shared, noise, worth),
         error_ms=error,
+        shared_error_ms=shared,
     )
 
 

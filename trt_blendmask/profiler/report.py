@@ -118,6 +118,7 @@ class LayerProfile:
         whole_ms: mean of a whole run without the profiler, taken in turn with the profiled ones; 0 unknown.
         sum_ms: of the layers. gap: (whole_ms - sum_ms) / whole_ms.
         profiled_ms: mean of a whole profiled run. note: how the times were made, in words.
+        shared_error_ms: standard error of what was taken off each layer, the same of all: over layers it adds up.
     """
 
     tool: str
@@ -129,6 +130,7 @@ class LayerProfile:
     roof: Roof | None = None
     profiled_ms: float | None = None
     note: str = ""
+    shared_error_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ _ENQUEUE = 0.8  # of the GPU's time; trtexec's bound
 _OTHERS = 0.05  # of the cores
 _STOLEN = 0.02
 _CLOCK = 0.05  # that a clock moved
+_GAP = 0.05  # between the layers' sum and the whole
 _HARD_TO_STEADY = "close other programs, lock the clocks, or measure for longer with --duration 30s"
 
 
@@ -37,6 +38,11 @@ def of_model(model: ModelProfile) -> tuple[str, ...]:
         warnings.append(
             f"Waits for transfers: {medians['h2d']:.3f} ms to the GPU and {medians['d2h']:.3f} ms back, "
             f"{medians['compute']:.3f} ms of computing."
+        )
+    if model.layers and model.layers.tool == "ONNX Runtime" and abs(model.layers.gap) > _GAP:
+        warnings.append(
+            f"The layers' sum is {abs(model.layers.gap):.1%} {'below' if model.layers.gap > 0 else 'above'} the whole: "
+            f"what else the machine did is in them, above all in the small ones; {_HARD_TO_STEADY}."
         )
     for name, span in model.conditions.items():
         used = name != "GPU MHz" or "gpu" in model.times

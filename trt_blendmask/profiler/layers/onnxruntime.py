@@ -7,9 +7,11 @@ how much of that is counted as the nodes' own is measured on a chain of nodes th
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -23,13 +25,14 @@ from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession, harmful, sess
 from trt_blendmask.errors import DataError
 from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.origin import Origin
-from trt_blendmask.profiler.layers.trace import Event, Run, calm_half, mean_times, runs_in
+from trt_blendmask.profiler.layers.trace import Event, Run, calm_half, mean_times, runs_in, standard_error
 from trt_blendmask.profiler.report import Layer, LayerProfile
 
 WARM_UP = 2
 _MOST_EVENTS = 60_000  # of a trace, some 60 MB
 _REFORMATS = ("ReorderInput", "ReorderOutput", "Cast", "Identity", "QuantizeLinear", "DequantizeLinear")
 _CHAIN, _CHAIN_RUNS = 1000, 10  # so long that what a run itself costs does not count
+_AT_ODDS = 2.0  # so many times more or less than on the chain a node of a real graph may cost
 _CPU = ["CPUExecutionProvider"]
 
 
@@ -62,10 +65,12 @@ def onnxruntime_layers(path: Path, images: Sequence[Array], runs: int = 20, thre
     if not taken:
         raise DataError(f"Expected ONNX Runtime to profile '{path}', but it wrote no runs: update onnxruntime.")
     calm = calm_half(taken)
-    whole_us = float(np.mean(sorted(whole[WARM_UP:])[: len(calm)]))
-    profiled_us = float(np.mean([run.us for run in calm]))
-    cost_us = max(0.0, counted_share(threads) * (profiled_us - whole_us)) / max(1, len(calm[0].events))
-    return profile_of(
+    plain_us, recorded_us = sorted(whole[WARM_UP:])[: len(calm)], [run.us for run in calm]
+    whole_us, profiled_us = float(np.mean(plain_us)), float(np.mean(recorded_us))
+    cost, nodes = recording_cost(threads), max(1, len(calm[0].events))
+    seen_us = (profiled_us - whole_us) / nodes  # of one node; where the machine did something else, too, not believed
+    cost_us = cost.counted * float(np.clip(seen_us, cost.us / _AT_ODDS, cost.us * _AT_ODDS))
+    profile = profile_of(
         "ONNX Runtime",
         len(taken),
         whole_us / 1e3,
@@ -73,11 +78,25 @@ def onnxruntime_layers(path: Path, images: Sequence[Array], runs: int = 20, thre
         profiled_us / 1e3,
         f"means of the calmer half of {len(taken)} runs, less what recording the node costs here",
     )
+    error_us = cost.counted / nodes * math.hypot(standard_error(plain_us), standard_error(recorded_us))
+    return replace(profile, shared_error_ms=error_us / 1e3)
+
+
+@dataclass(frozen=True)
+class RecordingCost:
+    """What ONNX Runtime's profiler costs.
+
+    Attributes:
+        us: microseconds for a node. counted: the share of them that it counts as the node's own.
+    """
+
+    us: float
+    counted: float
 
 
 @cache
-def counted_share(threads: int = 0) -> float:
-    """Of what ONNX Runtime's profiler costs, the share that it counts as the nodes' own; measured once here."""
+def recording_cost(threads: int = 0) -> RecordingCost:
+    """Measured once here, on a chain of nodes that do nothing."""
     import onnxruntime
 
     names = [f"x{i}" for i in range(_CHAIN + 1)]
@@ -94,8 +113,9 @@ def counted_share(threads: int = 0) -> float:
             whole.append(_us(plain.run, None, feeds))
             profiled.run(feeds)
         runs = profiled.runs()
-    shares = [(sum(event.us for event in run.events) - min(whole)) / (run.us - min(whole)) for run in runs]
-    return float(np.clip(np.median(shares), 0.0, 1.0))
+    extra = [run.us - min(whole) for run in runs]
+    counted = [(sum(event.us for event in run.events) - min(whole)) / us for run, us in zip(runs, extra, strict=True)]
+    return RecordingCost(float(np.median(extra)) / _CHAIN, float(np.clip(np.median(counted), 0.0, 1.0)))
 
 
 class _Profiled:
