@@ -49,6 +49,10 @@ class OutputError(TrtBlendMaskError):
     exit_code = 74
 
 
+class OutputNameError(OutputError):
+    """An output whose name can never do, as that of a folder where a file should be: a slip, not a disk that fails."""
+
+
 class NotTrustedError(TrtBlendMaskError):
     """A file that asks for something we never do, such as executing code from a checkpoint."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
+from trt_blendmask.errors import DataError, InputMissingError, OutputError, OutputNameError, UsageError
 
 
 def existing_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
@@ -100,9 +100,9 @@ def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         if real.is_dir():
-            raise OutputError(f"Expected a file name to write, got the folder '{target}'. Name a file in it.")
+            raise OutputNameError(f"Expected a file name to write, got the folder '{target}'. Name a file in it.")
         if real.exists() and not real.is_file():  # renaming over /dev/null would replace the device by a file
-            raise OutputError(f"Expected a file name to write, got the pipe or device '{target}'. Name a file.")
+            raise OutputNameError(f"Expected a file name to write, got the pipe or device '{target}'. Name a file.")
         handle, name = tempfile.mkstemp(prefix=f".{short_stem(real)}.", suffix=real.suffix[:60], dir=real.parent)
         os.close(handle)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from trt_blendmask import cli
 from trt_blendmask.errors import DataError, OutputError, UsageError
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.pipeline import run
-from trt_blendmask.runtime.recording import Recording, recorder, segments
+from trt_blendmask.runtime.recording import Recording, growing, recorder, segments, video
 from trt_blendmask.runtime.recording.lines import JsonLines
 from trt_blendmask.runtime.recording.pictures import Pictures
 from trt_blendmask.runtime.recording.recorder import Recorder
@@ -128,13 +129,6 @@ def test_the_oldest_segments_go_and_nothing_else(
     assert len(report.outputs) == 3
 
 
-def test_the_segment_that_is_recorded_is_never_deleted(out: Path) -> None:
-    for day in (1, 2):
-        (out / f"a-2020010{day}T000000Z.mp4").write_bytes(b"x" * 1000)
-    segments.prune(out / "a.mp4", 10)
-    assert left(out) == ["a-20200102T000000Z.mp4"]
-
-
 @pytest.mark.parametrize("picture_format", ["jpg", "png"])
 def test_a_picture_per_frame(stub_model: Maker, clip: Maker, out: Path, picture_format: str) -> None:
     recording = Recording(frames=out / "new" / "f", picture_format=picture_format)
@@ -194,6 +188,61 @@ def test_a_place_that_cannot_be_written(stub_model: Maker, clip: Maker, out: Pat
     with pytest.raises(OutputError, match="Expected a folder"):
         run(model, source, recording=Recording(frames=out / "file", json=out / "b.jsonl"))
     assert left(out) == ["a.jsonl", "file"]
+
+
+def test_without_an_encoder_the_others_go_on(
+    stub_model: Maker, clip: Maker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "ENCODERS", ())
+    events = Events()
+    report = run(stub_model(), clip(frames=4), out / "a.mp4", out / "a.jsonl", events=events)
+    assert report.frames == len(rows_of(out / "a.jsonl")) == 4
+    assert report.outputs == (out / "a.jsonl",)
+    assert "none of the video encoders" in report.failures[0]
+    assert events.counters() == {"output_stopped": 1}
+    with pytest.raises(OutputError, match="none of the video encoders"):
+        run(stub_model(), clip(), out / "a.mp4", out / "b.jsonl", recording=Recording(on_full="exit"))
+    with pytest.raises(OutputError, match="none of the video encoders"):  # nothing is left to write to
+        run(stub_model(), clip(), out / "a.mp4")
+    assert left(out) == ["a.jsonl"]
+
+
+def test_a_disk_that_stays_full_does_not_fill_with_empty_files(
+    stub_model: Maker, clip: Maker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(growing, "write_all", full)
+    for _ in range(2):
+        with pytest.raises(OutputError, match="No space left"):
+            run(stub_model(), clip(), recording=Recording(out / "a.mp4", segment_s=60.0, on_full="exit"))
+    assert not left(out)
+
+
+def unit() -> tuple[list[str], dict[str, str]]:
+    """The words of the command in the sample for systemd, and its other settings."""
+    text = (Path(__file__).parents[2] / "samples/systemd/trt-blendmask.service").read_text()
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if "=" in line and not line.startswith("#")]
+    settings = dict(line.split("=", 1) for line in lines)
+    return settings.pop("ExecStart").split(), settings
+
+
+def test_the_unit_of_systemd_starts_again_where_the_disk_is_full(stub_model: Maker, out: Path) -> None:
+    words, settings = unit()
+    source = "synthetic:conveyor?live=1&fps=50&size=256x144"
+    words = [word.replace("/var/lib/trt-blendmask", str(out)) for word in words]
+    words = [word.replace("${SOURCE}", source).replace("$SOURCE", source) for word in words]  # as systemd does
+    assert not any(source in word for word in words)  # where `ps` would show it
+    words[2] = str(stub_model())
+    result = subprocess.run(
+        [sys.executable, "-m", "trt_blendmask", *words[1:]], env=os.environ | {"SOURCE": source},
+        capture_output=True, text=True, check=False, timeout=60, preexec_fn=limited(30_000),
+    )  # fmt: skip
+    assert result.returncode == 74, result.stderr
+    assert settings["Restart"] == "always"
+    assert "74" not in settings["RestartPreventExitStatus"].split()
+    assert float(settings["RestartSec"]) >= 5  # a disk that stays full is not hammered
 
 
 def limited(size: int) -> Callable[[], None]:

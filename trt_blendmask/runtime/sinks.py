@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from trt_blendmask.errors import OutputError, TrtBlendMaskError, first_line
+from trt_blendmask.errors import OutputError, OutputNameError, TrtBlendMaskError, first_line
 from trt_blendmask.files import temporary_beside
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.outlet import Outlet, failure
@@ -102,8 +102,9 @@ class Sinks:
         self._events, self._exit = events, exit_on_failure
         for outlet in self._all:
             if error := failure(outlet.sink.check):
-                # A folder where a file should be is the user's slip; a disk that is gone may come back.
-                if self._exit or not isinstance(error.__cause__, OSError) or len(self._all) == 1:
+                # A disk that is gone, or an encoder that is missing, costs that output; a slip is told before any work.
+                is_slip = isinstance(error, OutputNameError) or not isinstance(error, OutputError)
+                if is_slip or self._exit or len(self._all) == 1:
                     raise error
                 self._stop(outlet, error)
         if self._all and not self._working:

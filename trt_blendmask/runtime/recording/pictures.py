@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from trt_blendmask.errors import OutputError
+from trt_blendmask.errors import OutputNameError
 from trt_blendmask.runtime.result import FrameResult
 from trt_blendmask.runtime.sinks import check_place
 
@@ -26,7 +26,7 @@ class Pictures:
 
     def check(self) -> None:
         if self._folder.exists() and not self._folder.is_dir():
-            raise OutputError(f"Expected a folder for the pictures, got the file '{self._folder}'. Name a folder.")
+            raise OutputNameError(f"Expected a folder for the pictures, got the file '{self._folder}'. Name a folder.")
         check_place(self._folder / f"0.{self._format}")
 
     def write(self, result: FrameResult) -> None:

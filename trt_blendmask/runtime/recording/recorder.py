@@ -8,16 +8,18 @@ from pathlib import Path
 
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.recording.segments import free, next_part, prune, segment
-from trt_blendmask.runtime.recording.video import VideoFile, choose_encoder, shortcomings
+from trt_blendmask.runtime.recording.video import LONGEST_GAP_S, VideoFile, choose_encoder, shortcomings
 from trt_blendmask.runtime.result import FrameResult
 from trt_blendmask.runtime.sinks import check_place
+from trt_blendmask.structures import Frame
 
 _PRUNE_EVERY_S = 5.0
 
 
 class Recorder:
-    """Begins another file where the picture changes its size (belt.part2.mp4), and, with `segment_s`, after so many
-    seconds of source time (belt-20260131T120000Z.mp4). The first frame empties an older file, not the start of the run.
+    """Begins another file where the picture changes its size or none came for long (belt.part2.mp4), and, with
+    `segment_s`, after so many seconds of source time (belt-20260131T120000Z.mp4). The first frame empties an older
+    file, not the start of the run.
     """
 
     draws = True
@@ -31,7 +33,7 @@ class Recorder:
         self._segment_s, self._keep_bytes = segment_s, keep_bytes
         self._video: VideoFile | None = None
         self._wh = (0, 0)
-        self._began_s = self._pruned_s = 0.0
+        self._began_s = self._last_s = self._pruned_s = 0.0
 
     def check(self) -> None:
         check_place(self._path)
@@ -40,7 +42,7 @@ class Recorder:
 
     def write(self, result: FrameResult) -> None:
         frame = result.frame
-        if self._video is None or frame.frame_wh != self._wh or self._is_full(frame.time_s):
+        if self._video is None or self._is_over(frame):
             self.close()
             self._wh, self._began_s = frame.frame_wh, frame.time_s
             path = self._next_path(frame.wall_s or time.time())
@@ -48,16 +50,30 @@ class Recorder:
             self.written.append(path)
             self._pruned_s = 0.0
         self._video.write(result.picture, frame.time_s - self._began_s)
+        self._last_s = frame.time_s
         if self._keep_bytes is not None and time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
             self._prune(self._keep_bytes)
 
     def close(self) -> None:
         if self._video is not None:
             video, self._video = self._video, None
-            video.close()
+            try:
+                video.close()
+            finally:
+                self._forget_empty(self.written[-1])
 
-    def _is_full(self, time_s: float) -> bool:
-        return self._segment_s is not None and time_s - self._began_s >= self._segment_s
+    def _is_over(self, frame: Frame) -> bool:
+        """Whether `frame` belongs into another file than the one before."""
+        if frame.frame_wh != self._wh or frame.time_s - self._last_s > LONGEST_GAP_S:
+            return True
+        return self._segment_s is not None and frame.time_s - self._began_s >= self._segment_s
+
+    def _forget_empty(self, path: Path) -> None:
+        """A full disk has room for empty files: one for each start of the run, if it is started again and again."""
+        with suppress(OSError):
+            if not path.stat().st_size:
+                path.unlink()
+                self.written.remove(path)
 
     def _next_path(self, wall_s: float) -> Path:
         if self._segment_s is not None:
@@ -67,5 +83,5 @@ class Recorder:
     def _prune(self, keep_bytes: int) -> None:
         self._pruned_s = time.monotonic()
         with suppress(OSError):  # a segment that cannot be deleted is no reason to stop recording
-            gone = prune(self._path, keep_bytes)
+            gone = prune(self._path, keep_bytes, self.written)
             self.written = [path for path in self.written if path not in gone]

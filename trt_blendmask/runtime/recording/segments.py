@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -31,13 +32,17 @@ def segments(path: Path) -> list[Path]:
     return [file for match, file in sorted(found, key=lambda pair: (pair[0][1], int(pair[0][2] or 1)))]
 
 
-def prune(path: Path, keep_bytes: int) -> list[Path]:
-    """Delete the oldest segments of `path` until the rest is at most so large; the newest stays. Those deleted.
+def prune(path: Path, keep_bytes: int, own: Sequence[Path]) -> list[Path]:
+    """Delete the oldest segments of `path` until the rest is at most so large. Those deleted.
+
+    First go those of earlier runs, then `own`, this run's in the order in which they were begun, for a clock that is
+    behind or was set back makes their names say otherwise. The last of `own` is being recorded, and stays.
 
     Raises:
         OSError: one cannot be deleted.
     """
-    files = segments(path)
+    begun = {file: number for number, file in enumerate(own)}
+    files = sorted(segments(path), key=lambda file: begun.get(file, -1))
     sizes = [file.stat().st_size for file in files]
     gone: list[Path] = []
     while len(files) - len(gone) > 1 and sum(sizes[len(gone) :]) > keep_bytes:

@@ -17,6 +17,7 @@ from trt_blendmask.structures import U8
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 KEY_S = 1.0  # between frames at which a player can start
+LONGEST_GAP_S = 3600.0  # between frames: from 2^31 ticks on (6.6 h), FFmpeg's MP4 puts all that follow into one moment
 _BT601 = 6  # AVCOL_SPC_SMPTE170M: the matrix that OpenCV converts with
 _INTRA = 1  # AV_PICTURE_TYPE_I
 _HYBRID_SINCE = (61, 7)  # libavformat of FFmpeg 7.1: fragments while recording, an ordinary file once closed
@@ -129,7 +130,8 @@ class VideoFile:
             raise self._failed(error) from error
 
     def write(self, image: U8, time_s: float) -> None:
-        """Append `image`, uint8 [H, W, 3] BGR, shown from `time_s` on (0: the start of the file).
+        """Append `image`, uint8 [H, W, 3] BGR, shown from `time_s` on (0: the start of the file); at most
+        `LONGEST_GAP_S` after the one before.
 
         Raises:
             OutputError: the encoder or the disk refuses; what was written before can be played.
