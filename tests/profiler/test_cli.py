@@ -38,7 +38,7 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_one_model_twice(pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "measure_roof", lambda: ROOF)  # takes seconds, and has tests of its own
+    monkeypatch.setattr(steps, "measure_roof", lambda: replace(ROOF, gmacs_per_s={"FP32": 1e-3}))  # tests of its own
     monkeypatch.setattr(onnxruntime, "recording_cost", lambda _threads: onnxruntime.RecordingCost(8.0, 0.5))  # likewise
     monkeypatch.setattr(onnxruntime, "_MOST_EVENTS", 0)  # the fewest runs
     model = str(quick_model((96, 160)))
@@ -59,6 +59,9 @@ def test_one_model_twice(pictures: Path, capsys: pytest.CaptureFixture[str], mon
         assert one.throughput is not None
         assert one.layers is not None
         assert one.layers.layers
+        assert one.layers.roof is not None
+        assert one.layers.roof.gmacs_per_s["FP32"] > 1  # raised to the fastest layer
+    assert len({str(one.layers and one.layers.roof) for one in report.models}) == 1
     assert report.models[1].agreement is not None
     assert report.models[1].agreement["f1"] == report.models[1].agreement["mask_iou"] == 1
     page = Path("new/p.html").read_text()

@@ -7,11 +7,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from trt_blendmask.doctor.machine import Machine
-from trt_blendmask.profiler import verdicts
+from trt_blendmask.engines.device import Device
+from trt_blendmask.profiler import nvml, verdicts
 from trt_blendmask.profiler.environment import look_round, missing
 from trt_blendmask.profiler.nvml import Nvml
 from trt_blendmask.profiler.readings import Watcher, read_load
@@ -167,12 +169,19 @@ class FakeNvml(ModuleType):
     """NVML of a GPU that its power limit holds back; the temperature cannot be asked."""
 
     NVML_CLOCK_GRAPHICS, NVML_TEMPERATURE_GPU = 0, 0
+    watts = (123.456,)  # of each GPU
 
     def nvmlInit(self) -> None:  # noqa: N802
         pass
 
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.watts)
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object:  # noqa: N802
         return SimpleNamespace(index=index)
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus_id: str) -> object:  # noqa: N802
+        return SimpleNamespace(index=("0000:01:00.0", "0000:65:00.0").index(bus_id))
 
     def nvmlDeviceGetClockInfo(self, _gpu: object, _kind: int) -> int:  # noqa: N802
         return 1410
@@ -180,14 +189,15 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetTemperature(self, _gpu: object, _kind: int) -> int:  # noqa: N802
         raise RuntimeError("Not Supported")
 
-    def nvmlDeviceGetPowerUsage(self, _gpu: object) -> int:  # noqa: N802
-        return 123_456
+    def nvmlDeviceGetPowerUsage(self, gpu: Any) -> int:  # noqa: N802
+        return round(1e3 * self.watts[gpu.index])
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, _gpu: object) -> int:  # noqa: N802
         return 0x04 | 0x01
 
 
 def test_nvml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml("pynvml"))
     with Watcher(Machine(tmp_path), Nvml()) as watcher:
         time.sleep(0.12)
@@ -197,16 +207,36 @@ def test_nvml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert watcher.slowed_by == {"its power limit"}
 
 
+@pytest.mark.parametrize(
+    ("bus_id", "watts", "told"),
+    [("0000:65:00.0", (15.0, 300.0), 300.0), ("0000:01:00.0", (15.0, 300.0), 15.0), ("0000:01:00.0", (15.0,), 15.0)],
+)
+def test_nvml_of_the_gpu_that_cuda_uses(
+    monkeypatch: pytest.MonkeyPatch, bus_id: str, watts: tuple[float, ...], told: float
+) -> None:
+    """Several GPUs, or one that may be hidden: NVML shows all, in an order of its own."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    fake = FakeNvml("pynvml")
+    monkeypatch.setattr(fake, "watts", watts, raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(nvml, "find_device", lambda: Device("A GPU", "8.9", "", "13.0", bus_id))
+    assert Nvml().read()["GPU W"] == told
+    for unknown in (None, Device("A GPU", "8.9", "", "13.0")):
+        monkeypatch.setattr(nvml, "find_device", lambda found=unknown: found)
+        assert "which of NVML's GPUs" in Nvml().problem
+        assert Nvml().read() == {}
+
+
 def test_no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "trt-blendmask[profile]" in Nvml().problem
     broken = FakeNvml("pynvml")
     monkeypatch.setattr(broken, "nvmlInit", lambda: 1 / 0, raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", broken)
-    nvml = Nvml()
-    assert "division" in nvml.problem
-    assert (nvml.read(), nvml.slowed_by()) == ({}, set())
-    words = missing(environment(gpu="A GPU"), Readings(), Watcher(nvml=nvml))
+    silent = Nvml()
+    assert "division" in silent.problem
+    assert (silent.read(), silent.slowed_by()) == ({}, set())
+    words = missing(environment(gpu="A GPU"), Readings(), Watcher(nvml=silent))
     assert any("division" in one for one in words)
 
 

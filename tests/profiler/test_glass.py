@@ -143,9 +143,12 @@ def test_the_age_goes_on_where_the_code_begins_anew(scene: U8) -> None:
 
 
 def test_too_narrow_for_a_code() -> None:
-    with pytest.raises(DataError, match="160 pixels or wider for a time code, got 100 x 60"):
+    sizes = [(100, 60), (159, 90), (160, 90), (200, 10), (200, 30), (200, 31)]
+    rooms = [glass.has_room(np.zeros((height, width, 3), np.uint8)) for width, height in sizes]
+    assert rooms == [False, False, True, False, False, True]
+    with pytest.raises(DataError, match=r"160 pixels or wider for a time code.*, got 100 x 60"):
         glass.paint(np.zeros((60, 100, 3), np.uint8), 1.0)
-    with pytest.raises(DataError, match="200 x 10"):
+    with pytest.raises(DataError, match="not flatter than 6 : 1, got 200 x 10"):
         glass.paint(np.zeros((10, 200, 3), np.uint8), 1.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.profiler.layer_sums import macs_by_part
 from tests.quantize.networks import table_of
 from tests.quick_model import quick_model
+from trt_blendmask.errors import OutputError
 from trt_blendmask.profiler.layers import onnxruntime as ours
 from trt_blendmask.profiler.layers import under_roof
 from trt_blendmask.profiler.layers.onnxruntime import RecordingCost, onnxruntime_layers, recording_cost
@@ -182,6 +184,16 @@ def test_what_nothing_tells_is_of_what_it_leads_to(tmp_path: Path) -> None:
     nodes = [helper.make_node("Neg", ["images"], ["a"], "n"), helper.make_node("MatMul", ["a", "tail.w"], ["y"], "m")]
     profile = onnxruntime_layers(saved(nodes, {"tail.w": (8, 8)}, (8, 8), tmp_path), [np.ones((8, 8), np.float32)])
     assert {layer.part for layer in profile.layers} == {"tail"}
+
+
+def test_no_room_for_what_onnx_runtime_writes(models: dict[str, Path]) -> None:
+    images, (soft, hard) = np.zeros((1, *HW, 3), np.uint8), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(OutputError, match=r"Expected room for ONNX Runtime's profile .* TMPDIR"):
+            onnxruntime_layers(models["fp32"], [images], runs=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 BODY_ENDS = (("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []), ("state", TensorProto.FLOAT, [256, 256]))

@@ -18,7 +18,7 @@ from tests.cuda.fake_engine import SPEC
 from tests.profiler.doubles import Clock, GpuSession, Session, find, pictures
 from tests.profiler.test_environment import environment, put
 from trt_blendmask.doctor.machine import Machine
-from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.errors import DataError, SourceUnavailableError, UsageError
 from trt_blendmask.profiler import measure, steps, times
 from trt_blendmask.profiler.measure import profile, require
 from trt_blendmask.profiler.readings import Watcher
@@ -26,6 +26,12 @@ from trt_blendmask.profiler.report import ProfileReport
 from trt_blendmask.profiler.steps import ProfileOptions, labels
 
 QUICK = ProfileOptions(duration=1.0, warmup=0.0, pipeline=False)
+
+
+def unmasked(images: Any) -> dict[str, Any]:
+    """The objects that `find` finds, without a pixel."""
+    found = find(images)
+    return {**found, "masks": 0 * found["masks"]}
 
 
 def shifted(images: Any) -> dict[str, Any]:
@@ -106,6 +112,21 @@ def test_a_model_that_is_wrong_is_not_timed(stand: Stand) -> None:
     require(forced)
 
 
+def test_right_boxes_with_wrong_masks_are_wrong(stand: Stand) -> None:
+    paths = [stand.add("a.onnx"), stand.add("wrong.onnx", finds=unmasked)]
+    report = stand.run(*paths)
+    wrong = report.models[1]
+    assert wrong.agreement is not None
+    assert (wrong.agreement["f1"], wrong.agreement["mask_iou"]) == (1.0, 0.0)
+    assert wrong.times == {}
+    assert "its mask IoU against a.onnx is 0.000, below 0.8" in wrong.error
+    with pytest.raises(DataError, match=r"mask IoU.*--force"):
+        require(report)
+    forced = stand.run(*paths, force=True).models[1]
+    assert forced.times
+    assert "Timed although its mask IoU" in forced.warnings[0]
+
+
 def test_models_of_other_classes(stand: Stand) -> None:
     spec = replace(SPEC, class_names=("nut", "screw"))
     report = stand.run(stand.add("a.onnx"), stand.add("b.onnx", spec=spec))
@@ -130,6 +151,35 @@ def test_a_model_that_fails(stand: Stand) -> None:
     assert len(report.models[0].times["host"]) > 20
     with pytest.raises(DataError, match="It broke"):
         require(report)
+
+
+@pytest.mark.parametrize("broken", ["a.onnx", "b.onnx"])
+def test_a_model_that_fails_when_they_are_compared(stand: Stand, broken: str) -> None:
+    """It alone drops out, be it the one that the others are compared with."""
+    paths = [stand.add(name) for name in ("a.onnx", "b.onnx", "c.onnx")]
+    stand.sessions[broken].raises = SourceUnavailableError("The GPU is gone.")
+    report = stand.run(*paths)
+    assert {model.label: model.error for model in report.models if model.error} == {broken: "The GPU is gone"}
+    assert all(model.times for model in report.models if model.label != broken)
+    assert any("not compared, as a.onnx failed" in words for words in report.warnings) == (broken == "a.onnx")
+
+
+@pytest.mark.parametrize("error", [OSError("No space left"), RuntimeError("[ONNXRuntimeError] : 7"), DataError("No.")])
+def test_what_fails_at_the_side_takes_no_times_along(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(steps, "onnxruntime_layers", fail)
+    monkeypatch.setattr(steps, "profile_pipeline", fail)
+    report = stand.run(stand.add("a.onnx"), per_layer=True, pipeline=True)
+    (model,) = report.models
+    assert model.times["host"]
+    assert model.throughput is not None
+    assert any("Its layers could not be timed" in words and str(error) in words for words in model.warnings)
+    assert any("pipeline was not measured" in words and str(error) in words for words in report.warnings)
+    require(report)
 
 
 def stop_at(stand: Stand, name: str, frame: int) -> None:
@@ -219,6 +269,18 @@ def test_noise_is_warned_of(stand: Stand) -> None:
     report = stand.run(stand.add("a.onnx"), random=True)
     assert "noise" in report.warnings[0]
     assert "noise" in report.source
+
+
+def test_a_right_model_is_not_refused_for_noise(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    def but_in_noise(images: Any) -> dict[str, Any]:
+        return (shifted if images[0, 0, 0, 0] == noise[0][0, 0, 0] else find)(images)
+
+    noise = [np.full((64, 96, 3), 40, np.uint8)]
+    monkeypatch.setattr(steps.pictures, "of_noise", lambda _hw: noise)
+    report = stand.run(stand.add("a.onnx"), stand.add("b.onnx", finds=but_in_noise), random=True)
+    assert report.models[1].agreement is not None
+    assert (report.models[1].error, report.models[1].agreement["f1"]) == ("", 1.0)
+    assert "compared on frames of synthetic:conveyor" in report.source
 
 
 def test_nothing_found_is_warned_of(stand: Stand) -> None:

@@ -12,8 +12,8 @@ import pytest
 from tests.profiler import made_up
 from trt_blendmask.profiler.diff import diff
 from trt_blendmask.profiler.page import diff_page_of, page_of
-from trt_blendmask.profiler.page.words import bound, busy, ms_text, pair, summary, verdict
-from trt_blendmask.profiler.report import Comparison, Distribution, Environment, ProfileReport, Readings, Stage
+from trt_blendmask.profiler.page.words import ms_text, pair, summary, verdict
+from trt_blendmask.profiler.report import Comparison, Environment, ProfileReport, Readings
 
 VOID = {"meta", "input", "img", "br"}
 
@@ -248,7 +248,7 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 def test_times_that_are_all_alike_and_single_ones() -> None:
     report = made_up.report()
-    for samples in ([5.0], [5.0] * 20, [0.0, 0.0], [1e-4, 2e-4], [1.0] * 999 + [1e5]):
+    for samples in ([5.0], [5.0] * 20, [0.0, 0.0], [1e-4, 2e-4], [1.0] * 999 + [1e5], [1e14] * 2, [1e-7] * 2):
         model = replace(report.models[0], times={"host": samples}, layers=None)
         html = page_of(replace(report, models=(model,), comparisons=(), pipeline=()))
         assert "nan" not in "".join(re.findall(' d="[^"]*"', html))
@@ -259,17 +259,13 @@ def test_a_run_that_was_cut_short_says_so() -> None:
     assert "Cut short" not in page_of(made_up.report())
 
 
-def test_which_stage_bounds_the_rate() -> None:
-    profile = made_up.pipeline()
-    shares = busy(profile)
-    assert shares["network"] > 0.9 > shares["sink"] > shares["reader"]
-    assert bound(profile) == f"network bounds the rate: its 2 threads work {shares['network']:.0%} of the time."
-    one = Distribution.from_samples([10.0])
-    slow = replace(profile, stages=(Stage("decode", one, "reader"),), frames=10, seconds=1.0)
-    assert (
-        bound(slow)
-        == "decode is the busiest stage, but nothing bounds the rate here: its thread works 10% of the time."
-    )
+def test_what_the_numbers_are_of_is_told(whole: str) -> None:
+    """Means of layers need not be of all runs; ratios are not quotients of the medians beside them."""
+    assert "mean of 40 runs" not in whole
+    assert "layers by ONNX Runtime, 40 runs<" in whole
+    assert "round by round" in whole
+    alone = replace(made_up.report(), models=made_up.report().models[:1], comparisons=())
+    assert "round by round" not in page_of(alone)
 
 
 @pytest.mark.parametrize(

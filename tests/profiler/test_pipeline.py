@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.runtime.conftest import clip, stub_model  # noqa: F401
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, SourceUnavailableError
 from trt_blendmask.profiler import pipeline
 from trt_blendmask.profiler.page.words import bound, busy
 from trt_blendmask.profiler.pipeline import PipelineOptions, profile_pipeline
@@ -56,10 +57,11 @@ def spans(profile: PipelineProfile) -> dict[int, dict[str, tuple[float, float]]]
 def profile(stub_model: Maker, clip: Maker) -> Callable[..., PipelineProfile]:  # noqa: F811
     """Of the stub model on 30 frames of a file, or another source."""
 
-    def make(source: str = "", seconds: float = 5.0, glass: bool = False) -> PipelineProfile:
-        return profile_pipeline(
-            stub_model(), "stub", PipelineOptions(source or str(clip(30, (320, 180))), seconds, glass)
-        )
+    def make(
+        source: str = "", seconds: float = 5.0, glass: bool = False, warn: Callable[[str], None] = lambda _: None
+    ) -> PipelineProfile:
+        options = PipelineOptions(source or str(clip(30, (320, 180))), seconds, glass)
+        return profile_pipeline(stub_model(), "stub", options, warn)
 
     return make
 
@@ -157,6 +159,44 @@ def test_small_pictures_have_no_room_for_a_time_code(
     found = profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(20, (120, 80))), 1.0))
     assert found.glass_to_glass is None
     assert found.frames == 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "has_ages"),
+    [
+        ([(120, 90), (480, 360), (320, 240), (480, 360)], True),  # of the first size that has room
+        ([(1024, 40)], False),
+        ([(1024, 110)], False),  # nothing below the code
+        ([(120, 90)], False),
+    ],
+)
+def test_pictures_without_room_for_a_time_code(
+    stub_model: Maker,  # noqa: F811
+    tmp_path: Path,
+    sizes: list[tuple[int, int]],
+    has_ages: bool,
+) -> None:
+    for number, (width, height) in enumerate(4 * sizes if len(sizes) > 1 else 16 * sizes):
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), np.full((height, width, 3), 90, np.uint8))
+    warnings: list[str] = []
+    found = profile_pipeline(stub_model(), "stub", PipelineOptions(str(tmp_path), 1.0), warnings.append)
+    assert found.frames == 16
+    assert (found.glass_to_glass is not None) == has_ages
+    assert [words.partition(":")[0] for words in warnings] == [] if has_ages else ["Glass to glass was not measured"]
+
+
+def test_a_failure_of_glass_to_glass_leaves_the_waterfall(
+    profile: Callable[..., PipelineProfile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[float]:
+        raise SourceUnavailableError("The camera is gone.")
+
+    monkeypatch.setattr(pipeline, "glass_to_glass", fail)
+    warnings: list[str] = []
+    found = profile(seconds=1.0, glass=True, warn=warnings.append)
+    assert tuple(stage.name for stage in found.stages) == STAGES
+    assert found.glass_to_glass is None
+    assert warnings == ["Glass to glass was not measured: The camera is gone."]
 
 
 def test_ctrl_c_ends_it_and_leaves_no_thread(

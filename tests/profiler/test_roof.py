@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from trt_blendmask.profiler import roof
-from trt_blendmask.profiler.layers import profile_of, under_roof
-from trt_blendmask.profiler.report import Layer, Roof
+from trt_blendmask.profiler.layers import profile_of, under_one_roof, under_roof
+from trt_blendmask.profiler.report import Layer, ModelProfile, Roof
 
 
 def test_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +44,34 @@ def test_share_of_the_roof() -> None:
     assert share() is None
     assert share(macs=5, ms=0.0) is None
     assert share(macs=5_000_000, precision="FP16") is None  # no such roof was measured
+
+
+def test_the_fastest_layer_of_any_model_raises_the_roof() -> None:
+    top = Roof({"FP32": 10.0, "INT8": 40.0}, 1e3, "made up")
+
+    def model(tool: str, *rates: float) -> ModelProfile:
+        """Layers of 1 ms at so many 10^9 multiply-adds in a second, and one of 1 us that is too short to be sure of."""
+        work = [(rate, 1.0) for rate in rates] + [(99.0, 1e-3)]
+        found = [Layer("a", "tail", "Conv", "FP32", (1,), int(1e6 * r * ms), 0, ms, 0.0) for r, ms in work]
+        layers = profile_of(tool, 1, 1.0, found)
+        return ModelProfile("m", "", "", "", "FP32", (1, 1), None, 1, layers=layers)
+
+    def shares(model: ModelProfile) -> list[float | None]:
+        assert model.layers
+        return [layer.roof_share for layer in model.layers.layers]
+
+    models = [model("ONNX Runtime", 5.0, 11.0), model("ONNX Runtime", 12.5), model("TensorRT", 50.0)]
+    one, other, gpu = under_one_roof(models, top)
+    assert shares(one) == pytest.approx([0.4, 0.88, 1.0])
+    assert shares(other) == pytest.approx([1.0, 1.0])
+    assert gpu == models[2]
+    assert one.layers
+    assert one.layers.roof == Roof(
+        {"FP32": 12.5, "INT8": 40.0}, 1e3, "made up; in FP32 the fastest layer, as it beat these"
+    )
+    below = under_one_roof([model("ONNX Runtime", 5.0)], top)[0]
+    assert below.layers
+    assert below.layers.roof == top
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

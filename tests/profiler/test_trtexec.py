@@ -74,6 +74,23 @@ def test_of_a_profile_of_ours(tmp_path: Path) -> None:
     assert found.input_hw == model.input_hw
 
 
+def test_other_readers_find_what_10_x_writes(tmp_path: Path) -> None:
+    """trt-engine-explorer takes no file without bindings or a median, and no word for a type but TensorRT's."""
+    model = report().models[2]
+    assert model.layers is not None
+    _, profile, layers = (json.loads(path.read_text()) for path in write_trtexec(model, tmp_path))
+    assert layers["Bindings"] == ["images"]
+    assert [len(row) for row in profile] == [1] + [5] * len(model.layers.layers)
+    assert all(
+        row["medianMs"] == row["averageMs"] == layer.ms
+        for row, layer in zip(profile[1:], model.layers.layers, strict=True)
+    )
+    for row, layer in zip(layers["Layers"], model.layers.layers, strict=True):
+        words = {"INT8": "Int8", "FP32": "Float"}[layer.precision]
+        assert [end["Format/Datatype"] for end in row["Outputs"]] == [words]
+        assert [end["Format/Datatype"] for end in row["Inputs"]] == [words] * bool(layer.macs)
+
+
 def test_what_is_not_there_is_not_written(tmp_path: Path) -> None:
     bare = replace(report().models[0], times={}, layers=None)
     assert write_trtexec(bare, tmp_path) == []

@@ -20,12 +20,14 @@ class Device:
     Attributes:
         name: "Orin". compute_capability: "8.7".
         driver: "580.65.06", on a Jetson its L4T release "R36.4.3"; "" unknown. cuda_version: the driver's, "13.0".
+        pci_bus_id: "0000:65:00.0", by which other libraries know it; "" where the driver does not tell.
     """
 
     name: str
     compute_capability: str
     driver: str
     cuda_version: str
+    pci_bus_id: str = ""
 
 
 @cache
@@ -36,13 +38,15 @@ def find_device() -> Device | None:
     except OSError:
         return None
     number, version = ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(256)
+    name, bus = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)
     found = cuda.cuInit(0) == 0 and cuda.cuDeviceGet(ctypes.byref(number), 0) == 0
     if not found or cuda.cuDeviceGetName(name, len(name), number) or cuda.cuDriverGetVersion(ctypes.byref(version)):
         return None
     capability = f"{_attribute(cuda, _MAJOR, number)}.{_attribute(cuda, _MINOR, number)}"
     text = name.value.decode(errors="replace")
-    return Device(text, capability, _driver(), f"{version.value // 1000}.{version.value % 1000 // 10}")
+    cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    bus_id = "" if cuda.cuDeviceGetPCIBusId(bus, len(bus), number) else bus.value.decode(errors="replace")
+    return Device(text, capability, _driver(), cuda_version, bus_id)
 
 
 def _attribute(cuda: Any, which: int, number: ctypes.c_int) -> int:

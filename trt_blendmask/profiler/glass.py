@@ -42,11 +42,14 @@ def paint(image: U8, at_s: float) -> None:
     """Paint the time `at_s` (`time.monotonic`) into `image`, uint8 [H, W, 3], in place.
 
     Raises:
-        DataError: too narrow.
+        DataError: too small, see `has_room`.
     """
     height, width = image.shape[:2]
-    if width < LEAST_WIDTH or height * _ACROSS < width * _ROWS:
-        raise DataError(f"Expected a picture of {LEAST_WIDTH} pixels or wider for a time code, got {width} x {height}.")
+    if not has_room(image):
+        raise DataError(
+            f"Expected a picture of {LEAST_WIDTH} pixels or wider for a time code, and not flatter than 6 : 1, "
+            f"got {width} x {height}."
+        )
     ticks = round(at_s / STEP_S) % 2**20
     bits = np.array([(ticks << 12 | _check(ticks)) >> k & 1 for k in range(31, -1, -1)], dtype=bool)
     code = np.concatenate([_EDGES[:, :1], bits.reshape(_ROWS, -1), _EDGES[:, 1:]], axis=1)
@@ -54,6 +57,12 @@ def paint(image: U8, at_s: float) -> None:
     for row, column in np.ndindex(cells.shape):
         top, bottom, left, right = (round(k * width / _ACROSS) for k in (row, row + 1, column, column + 1))
         image[top:bottom, left:right] = _WHITE if cells[row, column] else _BLACK
+
+
+def has_room(image: U8) -> bool:
+    """Whether `paint` can paint into uint8 [H, W, 3]: it is wide enough, and something is left for the network."""
+    height, width = image.shape[:2]
+    return bool(width >= LEAST_WIDTH and below((width, height))[3] > 0)
 
 
 def read(image: U8) -> float | None:
@@ -66,7 +75,7 @@ def below(frame_wh: tuple[int, int]) -> tuple[int, int, int, int]:
     """The part of a frame without the code, and without labels that reach into it: x, y, width, height."""
     width, height = frame_wh
     top = round(1.5 * _ROWS * width / _ACROSS)
-    return 0, top, width, max(1, height - top)
+    return 0, top, width, height - top
 
 
 def _decoded(grey: npt.NDArray[np.float64]) -> float | None:

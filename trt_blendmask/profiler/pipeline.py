@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_blendmask.errors import DataError
-from trt_blendmask.profiler.glass import LEAST_WIDTH, GlassSink, PaintingCamera, below
+from trt_blendmask.errors import DataError, TrtBlendMaskError
+from trt_blendmask.profiler.glass import GlassSink, PaintingCamera, below, has_room
 from trt_blendmask.profiler.report import PERCENTILES, Distribution, PipelineProfile, Stage
 from trt_blendmask.runtime.choice import GpuOptions
 from trt_blendmask.runtime.controls import Controls, Settings
@@ -55,8 +55,16 @@ class PipelineOptions:
     gpu: GpuOptions | None = None
 
 
-def profile_pipeline(path: str | os.PathLike[str], label: str, options: PipelineOptions) -> PipelineProfile:
+def profile_pipeline(
+    path: str | os.PathLike[str],
+    label: str,
+    options: PipelineOptions,
+    warn: Callable[[str], None] = lambda _words: None,
+) -> PipelineProfile:
     """Run the source through the model and into a video, with all the threads that `run` has.
+
+    Args:
+        warn: told why glass to glass was not measured; the rest is kept.
 
     Raises:
         as `trt_blendmask.run`; DataError: too few frames. KeyboardInterrupt: Ctrl-C.
@@ -76,7 +84,7 @@ def profile_pipeline(path: str | os.PathLike[str], label: str, options: Pipeline
                 f"Expected more than {_WARM_UP * len(models)} frames from '{source.name}', got {len(everything)}. "
                 "Measure for longer, with --duration 10s, or name another source: --source synthetic:conveyor"
             )
-        ages = glass_to_glass(models, sink.images, options.seconds) if options.glass else []
+        ages = _ages(models, sink.images, options.seconds, warn) if options.glass else []
     return PipelineProfile(
         label,
         source.name,
@@ -91,9 +99,12 @@ def profile_pipeline(path: str | os.PathLike[str], label: str, options: Pipeline
 
 def glass_to_glass(models: Sequence[Model], images: Sequence[U8], seconds: float) -> list[float]:
     """Milliseconds from the light before a camera's lens to what a viewer sees, of each picture that has a readable
-    time code; the camera sees `images` (uint8 [H, W, 3] BGR) in turn. None where they are too small for one."""
-    if images[0].shape[1] < LEAST_WIDTH:
+    time code; the camera sees those of `images` (uint8 [H, W, 3] BGR) in turn that have room for one and the size of
+    the first of these. None where there is no such picture."""
+    roomy = [image for image in images if has_room(image)]
+    if not roomy:
         return []
+    images = [image for image in roomy if image.shape == roomy[0].shape]  # cameras do not change their size
     events, sink = Events(), GlassSink()
     options = RunOptions(roi=below((images[0].shape[1], images[0].shape[0])))
     source = LiveSource(
@@ -102,6 +113,20 @@ def glass_to_glass(models: Sequence[Model], images: Sequence[U8], seconds: float
     with closing(source):
         _work(models, source, sink, events, options)
     return sink.ages_ms[_WARM_UP * len(models) :]
+
+
+def _ages(models: Sequence[Model], images: Sequence[U8], seconds: float, warn: Callable[[str], None]) -> list[float]:
+    """As `glass_to_glass`; none where it fails, with a warning."""
+    try:
+        ages, why = (
+            glass_to_glass(models, images, seconds),
+            "no picture has room for a time code, or none could be read.",
+        )
+    except TrtBlendMaskError as error:
+        ages, why = [], str(error)
+    if not ages:
+        warn(f"Glass to glass was not measured: {why}")
+    return ages
 
 
 def _work(

@@ -114,7 +114,8 @@ class LayerProfile:
     """Layer by layer, from runs of their own, which are not among `ModelProfile.times`.
 
     Attributes:
-        tool: "ONNX Runtime", "TensorRT" or "trtexec". runs: that the means are of.
+        tool: "ONNX Runtime", "TensorRT" or "trtexec".
+        runs: that were profiled; `note` tells which of them the means are of, where not of all.
         whole_ms: mean of a whole run without the profiler, taken in turn with the profiled ones; 0 unknown.
         sum_ms: of the layers. gap: (whole_ms - sum_ms) / whole_ms.
         profiled_ms: mean of a whole profiled run. note: how the times were made, in words.

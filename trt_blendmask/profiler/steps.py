@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from trt_blendmask.backends.tensorrt import TensorRtSession
-from trt_blendmask.errors import DataError, TrtBlendMaskError
+from trt_blendmask.errors import DataError, TrtBlendMaskError, first_line
 from trt_blendmask.files import file_sha256
 from trt_blendmask.inspect import inspect
 from trt_blendmask.profiler import pictures
-from trt_blendmask.profiler.correctness import LEAST_F1, agree
-from trt_blendmask.profiler.layers import under_roof
+from trt_blendmask.profiler.correctness import Reference, fault
+from trt_blendmask.profiler.layers import under_one_roof
 from trt_blendmask.profiler.layers.onnxruntime import onnxruntime_layers
 from trt_blendmask.profiler.layers.tensorrt import tensorrt_layers
 from trt_blendmask.profiler.pipeline import PipelineOptions, profile_pipeline
 from trt_blendmask.profiler.report import PERCENTILES, LayerProfile, ModelProfile, PipelineProfile, Roof
 from trt_blendmask.profiler.roof import measure_roof
-from trt_blendmask.profiler.times import Runner, measure_throughput, take_turns
+from trt_blendmask.profiler.times import Runner, dropping, measure_throughput, take_turns
 from trt_blendmask.runtime.choice import GpuOptions, open_session
 from trt_blendmask.runtime.model import Model, checked_spec
 from trt_blendmask.runtime.sources.grammar import parse
@@ -92,20 +93,34 @@ class Steps:
 
     def _check(self) -> None:
         """Compare what the models find; one that finds other things than the first is not timed."""
-        first, images = self.runners[0], self._images[:: max(1, len(self._images) // _CORRECT_ON)][:_CORRECT_ON]
-        for k, runner in enumerate(self.runners[1:], 1):
+        first, *others = self.runners
+        if not others:
+            return
+        images = self._images
+        if self._options.random:  # in noise even a right model finds other things
+            images = pictures.of_source(pictures.DEFAULT)
+            self.source += f"; what the models find is compared on frames of {pictures.DEFAULT}"
+        with dropping(first):
+            reference = Reference(first.model, images[:: max(1, len(images) // _CORRECT_ON)][:_CORRECT_ON])
+        if first.error:
+            self.warnings.append(f"What the models find was not compared, as {first.label} failed.")
+            return
+        for k, runner in enumerate(others, 1):
             self._tick("comparing what the models find", k / len(self.runners))
-            seen = agree(first.model, runner.model, images)
-            if isinstance(seen, str):
-                wrong = seen.rstrip(".")
-            else:
-                self.models[k] = replace(self.models[k], agreement=seen)
-                wrong = f"its F1 against {first.label} is {seen['f1']:.3f}, below {LEAST_F1:g}"
-                wrong = wrong if seen["f1"] < LEAST_F1 else ""
-            if wrong and self._options.force:
-                self.models[k] = replace(self.models[k], warnings=(f"Timed although {wrong}.",))
-            elif wrong:
-                runner.error = f"{wrong}. To time it all the same, type --force"
+            with dropping(runner):
+                self._judge(k, reference.agreement(runner.model))
+
+    def _judge(self, k: int, seen: dict[str, float] | str) -> None:
+        """By how far a model agrees with the first one, or why that cannot be said."""
+        if isinstance(seen, str):
+            wrong = seen
+        else:
+            self.models[k] = replace(self.models[k], agreement=seen)
+            wrong = fault(seen, self.runners[0].label)
+        if wrong and self._options.force:
+            self._warn(k, f"Timed although {wrong}.")
+        elif wrong:
+            self.runners[k].error = f"{wrong}. To time it all the same, type --force"
 
     def _time(self) -> None:
         options, images = self._options, self._images
@@ -124,14 +139,12 @@ class Steps:
             self._tick("timing layers", k / len(self.runners))
             if runner.error:
                 continue
-            try:
+            with _aside(partial(self._warn, k), "Its layers could not be timed"):
                 layers = _layers(runner, self._images)
+                self.models[k] = replace(self.models[k], layers=layers)
                 if layers.tool == "ONNX Runtime":  # of a GPU it is not measured
                     roof = roof or measure_roof()
-                    layers = under_roof(layers, roof)
-                self.models[k] = replace(self.models[k], layers=layers)
-            except TrtBlendMaskError as error:
-                self._warn(k, f"Its layers could not be timed: {error}")
+                    self.models = under_one_roof(self.models, roof)
 
     def _run_pipeline(self) -> None:
         timed = [k for k, runner in enumerate(self.runners) if runner.times.get("host") and not runner.error]
@@ -145,13 +158,22 @@ class Steps:
         asked = PipelineOptions(
             source, seconds, percentiles=options.percentiles, device=options.device, gpu=options.gpu
         )
-        try:
-            self.pipeline.append(profile_pipeline(model.path, model.label, asked))
-        except TrtBlendMaskError as error:
-            self.warnings.append(f"The whole pipeline was not measured: {error}")
+        with _aside(self.warnings.append, "The whole pipeline was not measured"):
+            self.pipeline.append(profile_pipeline(model.path, model.label, asked, self.warnings.append))
 
     def _warn(self, k: int, words: str) -> None:
         self.models[k] = replace(self.models[k], warnings=(*self.models[k].warnings, words))
+
+
+@contextmanager
+def _aside(warn: Callable[[str], None], words: str) -> Iterator[None]:
+    """Whatever fails here, be it a fault of ours or of a library's, takes no times along that were measured."""
+    try:
+        yield
+    except TrtBlendMaskError as error:
+        warn(f"{words}: {error}")
+    except Exception as error:
+        warn(f"{words}: {type(error).__name__}: {first_line(error)}.")
 
 
 def _layers(runner: Runner, images: Sequence[U8]) -> LayerProfile:

@@ -99,7 +99,7 @@ def take_turns(
     """
     counts, turn_s = {}, min(duration / ROUNDS, _LONGEST_TURN_S)
     for runner in runners:
-        with _dropping(runner):
+        with dropping(runner):
             counts[runner.label] = max(1, round(turn_s / max(1e-6, runner.warm_up(images, warmup))))
     chance, order, began, number = random.Random(0), list(runners), time.perf_counter(), 0
     while left := [runner for runner in order if not runner.error]:
@@ -110,7 +110,7 @@ def take_turns(
         if number % 2 == 0:
             chance.shuffle(order)
         for runner in [runner for runner in order if not runner.error]:
-            with _dropping(runner):
+            with dropping(runner):
                 runner.turn(images, number, counts[runner.label], number)
         number += 1
         tick(min(1.0, spent, number / MIN_ROUNDS))
@@ -118,7 +118,7 @@ def take_turns(
 
 def measure_throughput(runner: Runner, images: Sequence[U8], seconds: float) -> None:
     """Frames per second with several in flight, each thread with a twin of its own; into `runner.throughput`."""
-    with _dropping(runner):
+    with dropping(runner):
         models = [runner.model]
         with suppress(SourceUnavailableError):  # no memory on the GPU for one more
             while len(models) < min(max(2, runner.model.abreast), _MOST_IN_FLIGHT):
@@ -149,7 +149,8 @@ def _throughput(models: list[Model], images: Sequence[U8], seconds: float) -> Th
 
 
 @contextmanager
-def _dropping(runner: Runner) -> Iterator[None]:
+def dropping(runner: Runner) -> Iterator[None]:
+    """A model that fails here drops out with its error, and the others go on."""
     try:
         yield
     except TrtBlendMaskError as error:

@@ -21,6 +21,19 @@ FILES = {"times": "times.json", "profile": "profile.json", "layers": "layers.jso
 _OPTIONS = {"times": "--exportTimes", "profile": "--exportProfile", "layers": "--exportLayerInfo"}
 # Ours -> trtexec's. Its latency, which is from the host's memory to the host's memory, is our "gpu".
 _TIMES = {"h2d": "h2dMs", "compute": "computeMs", "d2h": "d2hMs", "gpu": "latencyMs"}
+# Ours -> its words for a type whose layout it does not tell: in 10.x as Format/Datatype, in 11.x as Datatype.
+_TYPES = {
+    "FP64": "Double",
+    "FP32": "Float",
+    "FP16": "Half",
+    "BF16": "BFloat16",
+    "INT8": "Int8",
+    "UINT8": "UInt8",
+    "INT32": "Int32",
+    "INT64": "Int64",
+    "INT4": "Int4",
+    "BOOL": "Bool",
+}
 _TURNS = 40
 _HINT = "Give what trtexec --exportTimes=t.json --exportProfile=p.json --exportLayerInfo=l.json writes."
 
@@ -170,6 +183,7 @@ def _profile_rows(profile: LayerProfile) -> list[dict[str, Any]]:
             "name": layer.name,
             "timeMs": layer.ms * profile.runs,
             "averageMs": layer.ms,
+            "medianMs": layer.ms,  # the nearest that is kept
             "percentage": 100 * layer.share,
         }
         for layer in profile.layers
@@ -178,25 +192,27 @@ def _profile_rows(profile: LayerProfile) -> list[dict[str, Any]]:
 
 
 def _layers_rows(model: ModelProfile) -> dict[str, Any]:
-    """In the form of 11.x, with the field of 10.x that it replaced; what neither has is under a name of ours."""
+    """With the fields of 10.x and those that replaced them in 11.x; what neither has is under a name of ours.
+
+    Of the ends of a layer no names are kept, and of inputs only the type that a product multiplies.
+    """
     height, width = model.input_hw
     images = {"Name": "images", "IOMode": "Input", "Dimensions": [1, height, width, 3]}
     rows = [
         {
             "Name": layer.name,
             "LayerType": layer.op,
-            "Inputs": [],
-            "Outputs": [
-                {
-                    "Name": f"{layer.name}_output",
-                    "Dimensions": list(layer.shape),
-                    "Datatype": layer.precision,
-                    "Format/Datatype": layer.precision,
-                }
-            ],
+            "Inputs": [_end(f"{layer.name}_input", (), layer.precision)] if layer.macs else [],
+            "Outputs": [_end(f"{layer.name}_output", layer.shape, layer.precision)],
             "TacticName": layer.kernel,
             OURS: {key: getattr(layer, key) for key in OUR_FIELDS},
         }
         for layer in (model.layers.layers if model.layers else ())
     ]
-    return {"Layers": rows, "I/O Tensors": [images] if height and width else []}
+    ends = [images] if height and width else []
+    return {"Layers": rows, "Bindings": [end["Name"] for end in ends], "I/O Tensors": ends}
+
+
+def _end(name: str, shape: Sequence[int], precision: str) -> dict[str, Any]:
+    words = _TYPES.get(precision, precision)
+    return {"Name": name, "Dimensions": list(shape), "Datatype": words, "Format/Datatype": words}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -22,7 +23,7 @@ import onnx
 
 from trt_blendmask.backends import Array
 from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession, harmful, session_options
-from trt_blendmask.errors import DataError
+from trt_blendmask.errors import DataError, OutputError, TrtBlendMaskError, first_line
 from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.origin import Origin
 from trt_blendmask.profiler.layers.trace import Event, Run, calm_half, mean_times, runs_in, standard_error
@@ -46,11 +47,12 @@ def onnxruntime_layers(path: Path, images: Sequence[Array], runs: int = 20, thre
     Raises:
         as `OnnxRuntimeSession`.
         DataError: a file whose shapes contradict one another, or a profile that ONNX Runtime did not write.
+        OutputError: no room for temporary files.
     """
     plain = OnnxRuntimeSession(path, threads)
     model = onnx.load(str(plain.path))
     name = plain.inputs[0].name
-    with tempfile.TemporaryDirectory() as folder:
+    with _folder() as folder:
         optimised = Path(folder) / "optimised.onnx"
         profiled = _Profiled(str(plain.path), Path(folder), threads, harmful(model), optimised)
         rounds = max(3, min(runs, _MOST_EVENTS // max(1, len(onnx.load(str(optimised)).graph.node)) - WARM_UP))
@@ -107,7 +109,7 @@ def recording_cost(threads: int = 0) -> RecordingCost:
     chain = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     plain = onnxruntime.InferenceSession(chain, session_options(threads), providers=_CPU)
     feeds, whole = {names[0]: np.zeros(1, np.float32)}, []
-    with tempfile.TemporaryDirectory() as folder:
+    with _folder() as folder:
         profiled = _Profiled(chain, Path(folder), threads, [])
         for _ in range(_CHAIN_RUNS):
             whole.append(_us(plain.run, None, feeds))
@@ -116,6 +118,25 @@ def recording_cost(threads: int = 0) -> RecordingCost:
     extra = [run.us - min(whole) for run in runs]
     counted = [(sum(event.us for event in run.events) - min(whole)) / us for run, us in zip(runs, extra, strict=True)]
     return RecordingCost(float(np.median(extra)) / _CHAIN, float(np.clip(np.median(counted), 0.0, 1.0)))
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """For what ONNX Runtime writes: the optimised graph and a trace.
+
+    Raises:
+        OutputError: what is done with it fails.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="trt-blendmask-") as folder:
+            yield folder
+    except TrtBlendMaskError:
+        raise
+    except Exception as error:  # those of ONNX Runtime, of protobuf and of the system share no base class
+        raise OutputError(
+            f"Expected room for ONNX Runtime's profile in {tempfile.gettempdir()}, but got: {first_line(error)}. "
+            "Make room there, or name another folder: export TMPDIR=/folder"
+        ) from error
 
 
 class _Profiled:

@@ -13,11 +13,11 @@ from trt_blendmask.profiler.page.conditions import conditions_svgs
 from trt_blendmask.profiler.page.drawing import legend
 from trt_blendmask.profiler.page.latency import latency_svg
 from trt_blendmask.profiler.page.layers import MOST, layers_table
-from trt_blendmask.profiler.page.parts import Profiles, all_parts, network_svg, parts_svg, parts_table
+from trt_blendmask.profiler.page.parts import Profiles, all_parts, inside_network, parts_svg, parts_table, stacked_svg
 from trt_blendmask.profiler.page.roofline import roofline_svg
 from trt_blendmask.profiler.page.tables import environment_list, models_table
 from trt_blendmask.profiler.page.waterfall import stages_table, waterfall_svg
-from trt_blendmask.profiler.page.words import MAIN, METRICS, bound, ms_text, summary
+from trt_blendmask.profiler.page.words import MAIN, METRICS, bound, ms_text, rank_text, summary
 from trt_blendmask.profiler.report import PipelineProfile, ProfileReport
 
 
@@ -27,6 +27,7 @@ def page_of(report: ProfileReport) -> str:
         f'<p class="lead">{escape(summary(report))}</p>',
         _warnings(report),
         "<h2>Models</h2>",
+        _ratios_told(report),
         models_table(report),
         *_latency(report),
         *_layers(report),
@@ -57,6 +58,16 @@ def _warnings(report: ProfileReport) -> str:
     return f'<div class="warnings"><b>Mind</b><ul>{items}</ul></div>' if words else ""
 
 
+def _ratios_told(report: ProfileReport) -> str:
+    """Why the quotient of two medians of the page may lie outside the interval of their ratio."""
+    return (
+        "<p>Ratios are reckoned round by round, as what slows the machine down hits all models of a round alike; "
+        "medians are of all rounds together, so the quotient of two medians may be another.</p>"
+        if report.comparisons
+        else ""
+    )
+
+
 def _latency(report: ProfileReport) -> list[str]:
     body = []
     for metric in MAIN:
@@ -78,12 +89,11 @@ def _layers(report: ProfileReport) -> list[str]:
         _rooflines(known),
         "<h2>Layers</h2>",
     ]
-    notes = dict.fromkeys(profile.note for _, profile in known)
-    body += [f"<p>{escape(note[0].upper() + note[1:])}.</p>" for note in notes if note]
     for k, (label, profile) in enumerate(known):
-        told = f"{escape(label)}: {len(profile.layers)} layers by {escape(profile.tool)}, mean of {profile.runs} runs"
+        told = f"{escape(label)}: {len(profile.layers)} layers by {escape(profile.tool)}, {profile.runs} runs"
+        note = f"<p>{escape(profile.note[0].upper() + profile.note[1:])}.</p>" if profile.note else ""
         table = layers_table(profile, MOST // len(known))
-        body.append(f"<details{'' if k else ' open'}><summary>{told}</summary>{table}</details>")
+        body.append(f"<details{'' if k else ' open'}><summary>{told}</summary>{note}{table}</details>")
     return body
 
 
@@ -110,12 +120,14 @@ def _pipeline(profile: PipelineProfile, report: ProfileReport) -> list[str]:
     body = [f"<h2>Pipeline</h2><p>{escape(rate)} <b>{escape(bound(profile))}</b></p>"]
     if any(stage.spans for stage in profile.stages):
         body.append(f"{sized(partial(waterfall_svg, profile))}{stages_table(profile)}")
-    if model := next((one for one in report.models if one.label == profile.model and one.layers), None):
-        body.append(sized(partial(network_svg, model)))
+    model = next((one for one in report.models if one.label == profile.model), None)
+    if model and (inside := inside_network(model)):
+        title = f"Inside the network, {model.label}"
+        body.append(sized(partial(stacked_svg, [(title, inside)])))
     if (ages := profile.glass_to_glass) is not None:
-        p99 = ages.percentiles.get(99.0, ages.max_ms)
+        ranks = "".join(f"{rank_text(rank)} {ms_text(ms)}, " for rank, ms in ages.percentiles.items() if rank != 50)
         body.append(
-            f"<p>Glass to glass: <b>{ms_text(ages.median_ms)} ms</b> (median; p99 {ms_text(p99)}, most "
+            f"<p>Glass to glass: <b>{ms_text(ages.median_ms)} ms</b> (median; {ranks}most "
             f"{ms_text(ages.max_ms)}), read from a time code in {ages.count} pictures.</p>"
         )
     return body

@@ -20,6 +20,8 @@ _HUES = {
     "top_layer": (268, 48),
     "selection": (340, 55),
     "tail": (8, 58),
+    "h2d": (92, 40),  # copies of a GPU
+    "d2h": (92, 40),
 }
 
 
@@ -40,7 +42,7 @@ def legend(parts: Sequence[str]) -> str:
 
 def between(low: float, high: float) -> list[float]:
     """Round numbers from `low` or the next below it to `high` or the next above."""
-    step = ticks(max(high - low, 1e-9))[1]
+    step = ticks(max(high - low, 1e-4 * abs(high), 1e-9))[1]  # of less, two marks of large numbers would be equal
     first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
     return [round(k * step, 9) for k in range(first, max(last, first + 1) + 1)]
 

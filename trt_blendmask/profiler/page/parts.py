@@ -36,12 +36,13 @@ def parts_svg(profiles: Profiles, width: int) -> str:
     return stacked_svg([(label, by_part(profile)) for label, profile in profiles], width)
 
 
-def network_svg(model: ModelProfile, width: int) -> str:
-    """What one frame does in the network, in order; between the copies of a GPU what is known of its layers."""
-    copies = {key: model.distribution(key) for key in ("h2d", "d2h")}
-    pieces = by_part(model.layers) if model.layers else {}
-    before, after = ({key: seen.median_ms} if (seen := copies[key]) else {} for key in ("h2d", "d2h"))
-    return stacked_svg([(f"Inside the network, {model.label}", {**before, **pieces, **after})], width)
+def inside_network(model: ModelProfile) -> dict[str, float]:
+    """Milliseconds of what one frame does in the network, in order: the copies of a GPU, and between them the parts
+    where layers are known, or else the computation as one.
+    """
+    seen = {key: model.distribution(key) for key in ("h2d", "compute", "d2h")}
+    before, whole, after = ({key: found.median_ms} if found else {} for key, found in seen.items())
+    return {**before, **(by_part(model.layers) if model.layers else whole), **after}
 
 
 def stacked_svg(bars: Sequence[tuple[str, dict[str, float]]], width: int) -> str:

@@ -6,7 +6,7 @@ from html import escape
 
 from trt_blendmask.html_page import html_table, svg, text, ticks
 from trt_blendmask.profiler.page.drawing import SERIES, tick_texts
-from trt_blendmask.profiler.page.words import busy, ms_text
+from trt_blendmask.profiler.page.words import busy, ms_text, rank_text
 from trt_blendmask.profiler.report import PipelineProfile, Stage
 
 _LANE, _BAR, _GAP = 20, 16, 7
@@ -42,20 +42,17 @@ def waterfall_svg(profile: PipelineProfile, width: int) -> str:
 
 def stages_table(profile: PipelineProfile) -> str:
     """Times of the stages, and how busy their threads were."""
-    shares = busy(profile)
+    shares, ranks = busy(profile), profile.stages[0].ms.percentiles
     rows = [
         (
             stage.name,
             stage.thread + (f" (of {stage.abreast})" if stage.abreast > 1 else ""),
-            *(
-                ms_text(ms)
-                for ms in (stage.ms.min_ms, stage.ms.median_ms, stage.ms.percentiles.get(99.0, stage.ms.max_ms))
-            ),
+            *map(ms_text, (stage.ms.min_ms, *(stage.ms.percentiles[rank] for rank in ranks))),
             f"{min(1.0, shares[stage.thread]):.0%}",
         )
         for stage in profile.stages
     ]
-    heads = ("stage", "thread", "least, ms", "median", "p99", "thread works")
+    heads = ("stage", "thread", "least, ms", *map(rank_text, ranks), "thread works")
     return f'<div class="numbers">{html_table(heads, rows)}</div>'
 
 
