@@ -64,6 +64,30 @@ def test_pattern_and_single_picture(tmp_path: Path) -> None:
         open_source(str(tmp_path / "empty"))
 
 
+def test_a_pattern_means_pictures_as_a_folder_does(tmp_path: Path) -> None:
+    for name in ("a.png", "c.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "d.png").mkdir()
+    (tmp_path / "notes.txt").write_text("none")
+    for text in (str(tmp_path / "*"), str(tmp_path)):
+        source = open_source(text)
+        assert ([f.name for f in source], source.frame_count, source.corrupt) == (["a.png", "c.png"], 2, 0)
+
+
+def test_a_picture_that_is_gone_meanwhile_is_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    source = open_source(str(tmp_path))
+    (tmp_path / "b.png").unlink()
+    assert ([f.name for f in source], source.corrupt) == (["a.png", "c.png"], 1)
+    gone = open_source(str(tmp_path))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(InputMissingError, match="no such file"):
+        list(gone)
+
+
 def test_synthetic() -> None:
     source = open_source("synthetic:conveyor?seed=3&fps=10&size=128x72&seconds=0.3")
     frames = list(source)

@@ -24,8 +24,8 @@ def coded(number: int, frame_wh: tuple[int, int]) -> np.ndarray:
 class TsEncoder:
     """Frames to MPEG-TS with H.264, a key frame a second; a change of size starts a new sequence in the same track."""
 
-    def __init__(self, fps: float) -> None:
-        self._fps, self._count = Fraction(fps).limit_denominator(1001), 0
+    def __init__(self, fps: float, begin_s: float = 0.0) -> None:
+        self._fps, self._count = Fraction(fps).limit_denominator(1001), round(begin_s * fps)
         self._wh = (0, 0)
 
     def encode(self, image: np.ndarray) -> bytes:
@@ -59,12 +59,29 @@ class TsEncoder:
         self._video.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}
 
 
-def transport_stream(frames: int, frame_wh: tuple[int, int] = (320, 240), first: int = 0) -> bytes:
-    """MPEG-TS of H.264 at 25 frames per second, numbered from `first`."""
-    encoder = TsEncoder(25)
+def transport_stream(
+    frames: int, frame_wh: tuple[int, int] = (320, 240), first: int = 0, begin_s: float = 0.0
+) -> bytes:
+    """MPEG-TS of H.264 at 25 frames per second, numbered from `first`, `begin_s` on its clock."""
+    encoder = TsEncoder(25, begin_s)
     content = b"".join(encoder.encode(coded(first + i, frame_wh)) for i in range(frames))
     encoder.close()
     return content
+
+
+def recording(path: Path, frames: int) -> list[tuple[bool, int, int]]:
+    """A video file of 25 frames per second, a key frame a second. Of each packet, whether it is a key frame's, where in
+    the file it begins, and its bytes."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
+        video.options = {"preset": "ultrafast", "bf": "0", "g": "25"}
+        for number in range(frames):
+            image = av.VideoFrame.from_ndarray(coded(number, (320, 240)), format="bgr24")
+            container.mux(video.encode(image))
+        container.mux(video.encode())
+    with av.open(str(path)) as container:
+        return [(p.is_keyframe, p.pos, p.size) for p in container.demux(video=0) if p.size]
 
 
 def with_flipped_bits(content: bytes, flips: int, seed: int) -> bytes:

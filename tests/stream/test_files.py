@@ -13,14 +13,17 @@ import pytest
 
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources import open_source
+from trt_blendmask.runtime.sources.decode import Shot
+from trt_blendmask.runtime.sources.stamp import Stamp
 
 from . import clips, frame_code
 from .measures import resources
 
 
-def test_flipped_bits_cost_few_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [3, 4])  # 3 makes up one more track
+def test_flipped_bits_cost_few_frames(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "flipped.ts"
-    path.write_bytes(clips.with_flipped_bits(clips.transport_stream(300), 80, seed=4))
+    path.write_bytes(clips.with_flipped_bits(clips.transport_stream(300), 80, seed))
     source = open_source(str(path))
     frames = list(source)
     assert len(frames) >= 297
@@ -29,6 +32,48 @@ def test_flipped_bits_cost_few_frames(tmp_path: Path) -> None:
     numbers = [found[0] for f in frames if (found := frame_code.read(f.image))]
     assert len(numbers) > 100
     source.close()
+
+
+def test_the_end_is_not_where_a_long_stretch_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.mp4"
+    packets, content = clips.recording(path, 150), bytearray(path.read_bytes())
+    begin, end = packets[30][1], packets[80][1]  # fifty packets in a row
+    content[begin:end] = bytes(end - begin)
+    path.write_bytes(content)
+    key = next(i for i, (is_key, _, _) in enumerate(packets) if is_key and i >= 80)
+    source = open_source(str(path))
+    numbers = [found[0] for frame in source if (found := frame_code.read(frame.image))]
+    assert {*range(30), *range(key, 150)} <= set(numbers)
+    assert len(numbers) == len(set(numbers))
+    assert source.corrupt >= 20
+    source.close()
+
+
+@pytest.mark.parametrize("earlier_s", [0.0, 3.0, 80.0])  # FFmpeg takes a minute back for the turn of MPEG-TS's clock
+def test_times_go_on_where_those_of_a_joined_file_begin_again(tmp_path: Path, earlier_s: float) -> None:
+    path, second = tmp_path / "joined.ts", clips.transport_stream(20, first=20)
+    path.write_bytes(clips.transport_stream(20, begin_s=earlier_s) + second)
+    source = open_source(str(path))
+    frames = list(source)
+    assert [frame_code.read(f.image) for f in frames] == [(i, 0) for i in range(40)]
+    np.testing.assert_allclose([f.time_s for f in frames], np.arange(40) / 25, atol=1e-4)
+    source.close()
+
+
+def recorded_times(pts_s: list[float | None], fps: float) -> list[float]:
+    stamp, image = Stamp("file", Events()), np.zeros((24, 32, 3), np.uint8)
+    return [stamp.recorded(Shot(image, one, 50.0, False), fps).time_s for one in pts_s]
+
+
+def test_recorded_times_keep_their_gaps_and_only_grow() -> None:
+    assert recorded_times([9, 9.04, 609.04, 609.08], 25) == pytest.approx([0, 0.04, 600.04, 600.08])
+    assert recorded_times([9, 9.04, 90000, 90000.04, 3], 25) == pytest.approx([0, 0.04, 0.08, 0.12, 0.16])
+    assert recorded_times([9, None, 9.08, None], 25) == pytest.approx([0, 0.04, 0.08, 0.12])
+    jittered = recorded_times([0, 0.04, 0.04, 0.03, 0.16, 0.2, 0.19, 0.28], 25)
+    assert np.diff(jittered).min() > 1 / 90000
+    assert jittered[-1] == pytest.approx(0.28)
+    fast = recorded_times([i / 2000 for i in range(100)], 2000)
+    assert fast == pytest.approx(np.arange(100) / 2000)
 
 
 def test_another_size_in_the_middle_is_an_event_and_no_stretched_picture(tmp_path: Path) -> None:

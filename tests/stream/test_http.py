@@ -111,6 +111,27 @@ def test_live_hls_is_paced_though_it_comes_in_segments(tmp_path: Path) -> None:
         source.close()
 
 
+def test_a_live_playlist_that_is_finished_is_waited_for(tmp_path: Path) -> None:
+    for number in range(4):
+        segment(tmp_path, number)
+    playlist(tmp_path, 0, 1, ended=False)
+    events = Events()
+    with MjpegServer(tmp_path) as server:
+        source = open_source(server.url.replace("live", "a.m3u8"), LiveOptions(), events)
+        camera = Watcher(source)
+        assert camera.more()
+        playlist(tmp_path, 0, 1, ended=True)
+        assert until(lambda: source.state().kind == "NO SIGNAL")
+        requests = server.requests
+        assert until(lambda: server.requests > requests + 4)  # asked again and again
+        playlist(tmp_path, 2, 3, ended=False)
+        assert until(lambda: source.state().kind == "LIVE")
+        assert camera.more()
+        camera.close()
+    assert camera.numbers == sorted(set(camera.numbers))  # nothing twice
+    assert set(reasons(events)) <= {"closed", "stale"}
+
+
 def test_a_playlist_cannot_read_our_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret.ts"
     secret.write_bytes(clips.transport_stream(30))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import av
 import numpy as np
@@ -264,6 +264,55 @@ def test_a_jump_of_the_cameras_clock_is_not_followed() -> None:
         stamp.live(Shot(image, p, a, False), i == 0).time_s for i, (p, a) in enumerate(zip(pts, arrivals, strict=True))
     ]
     assert times == pytest.approx([0, 0.04, 0.08, 0.12, 0.16], abs=0.02)
+
+
+def live_times(shots: Iterable[tuple[float, float, bool]]) -> np.ndarray:
+    """Of (presentation time, arrival, whether it is the first of a line)."""
+    stamp, image = Stamp("cam", Events()), np.zeros((24, 32, 3), np.uint8)
+    return np.array([stamp.live(Shot(image, pts, arrival, False), first).time_s for pts, arrival, first in shots])
+
+
+@pytest.mark.parametrize("drift", [2e-4, -2e-4, 1.0])  # a quartz, and a camera that counts twice
+def test_a_clock_that_runs_wrong_is_held_to_the_arrival(drift: float) -> None:
+    arrivals = 50 + np.arange(50_000)  # a frame a second: fourteen hours
+    times = live_times((i * (1 + drift), s, i == 0) for i, s in enumerate(arrivals.tolist()))
+    assert np.diff(times).min() > 0.09
+    assert np.abs(times - (arrivals - 50)).max() < (1.1 if drift == 1 else 0.1)
+
+
+def test_what_comes_in_a_heap_keeps_its_order_in_time() -> None:
+    heap = [(i / 25, 50 + i / 5000, i == 0) for i in range(250)]  # ten seconds at once, as some servers begin
+    again = [(7 + i / 25, 50.6 + i / 25, i == 0) for i in range(500)]
+    times = live_times(heap + again)
+    assert np.diff(times).min() >= 1e-4 * 0.999
+    assert (np.diff(times) < 0.003).sum() <= 1  # none but the first of the new line
+    assert times[-1] == pytest.approx(0.6 + 499 / 25, abs=0.05)
+
+
+def test_lateness_on_the_way_does_not_bend_the_times() -> None:
+    late = np.random.default_rng(1).exponential(0.05, 2000)
+    times = live_times((i / 25, 50 + i / 25 + late[i], i == 0) for i in range(2000))
+    assert np.diff(times).min() > 0.03
+    assert np.diff(times[500:]).std() < 0.001
+
+
+def test_a_camera_that_sets_its_clock_back_a_little_goes_on() -> None:
+    pts = [*np.arange(100) / 25, *(np.arange(100, 200) / 25 - 3)]
+    times = live_times((p, 50 + i / 25, i == 0) for i, p in enumerate(pts))
+    assert times == pytest.approx(np.arange(200) / 25, abs=0.05)
+
+
+def test_a_broadcast_that_stops_is_no_recording() -> None:
+    events, left_over = Events(), [Fake(40, gap_s=0, lossless=True) for _ in range(3)]
+    source = LiveSource("cam", Script(Fake(5), *left_over, Fake(ENDLESS)), LiveOptions(stale_s=3), events)
+    frames = iter(source)
+    seen = [next(frames) for _ in range(8)]
+    assert [one.count for one in left_over] == [0, 0, 0]
+    assert all(one.closed for one in left_over)
+    assert lost(events) == ["closed"]
+    assert seen[-1].index - seen[0].index < 30
+    assert (source.live, source.state().kind, source.state().reconnects) == (True, "LIVE", 1)
+    source.close()
 
 
 def test_a_listener_that_fails_is_dropped_and_counted() -> None:

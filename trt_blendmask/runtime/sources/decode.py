@@ -22,7 +22,7 @@ FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mjpeg,h264,hevc,m4v,ivf,obu,
 _CLOCKLESS = ("mjpeg", "mpjpeg", "h264", "hevc", "m4v", "obu")  # FFmpeg makes their times up, 25 a second
 # A converter of its own for each frame, as `to_ndarray` makes one, starts a thread per core for each frame (PyAV 17).
 _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
-_PATIENCE = 16  # damaged packets in a row before all hope is lost
+_PATIENCE = 16  # errors in a row before all hope is lost
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,18 @@ class Decoder:
         heard_s: `time.monotonic` when the last packet came.
     """
 
-    def __init__(self, container: Any, low_delay: bool, left: threading.Event | None = None) -> None:
-        """Give up reading when `left` is set.
+    def __init__(self, container: Any, live: bool, left: threading.Event) -> None:
+        """Give up reading when `left` is set. `live`: decode without delay, and take nothing but damage for a loss; a
+        recording is read past its damage, however long that is.
 
         Raises:
             LookupError: no video in it.
         """
         if not container.streams.video:
             raise LookupError("it holds no video")
-        self._left = left or threading.Event()
+        self._live, self._left = live, left
         self._container, self._video = container, container.streams.video[0]
-        self._video.thread_type = "SLICE" if low_delay else "AUTO"  # threads per frame hold that many frames back
+        self._video.thread_type = "SLICE" if live else "AUTO"  # threads per frame hold that many frames back
         rate = self._video.average_rate or self._video.guessed_rate
         self.fps = float(rate) if rate else None
         self.damaged = 0
@@ -88,6 +89,7 @@ class Decoder:
 
     def _fill(self) -> bool:
         """Decode one packet; False at the end."""
+        packet = None
         try:
             packet = next(self._packets, None)
             self.heard_s = time.monotonic()
@@ -95,12 +97,15 @@ class Decoder:
                 return False
             self._ready.extend(packet.decode())
             self._in_a_row = 0
+        except IndexError:  # how PyAV ends where damage has made up one more track on the way
+            return False
         except (av.InvalidDataError, av.ExternalError, av.BugError, av.PatchWelcomeError, ValueError):
             self.damaged += 1
-            self._in_a_row += 1
+            self._in_a_row = self._in_a_row + 1 if packet is None or self._live else 0
             if self._in_a_row > _PATIENCE:
                 raise
-            self._packets = self._container.demux(self._video)  # an error ends the generator, not what it reads
+            if packet is None:
+                self._packets = self._container.demux(self._video)  # an error ends the generator, not what it reads
         return True
 
     def _shot(self, decoded: Any) -> Shot | None:

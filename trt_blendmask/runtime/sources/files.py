@@ -23,7 +23,7 @@ class VideoSource(Recorded):
 
     def __init__(self, text: str, events: Events) -> None:
         super().__init__(text)
-        self._stamp = Stamp(text, events)
+        self._stamp, self._closed = Stamp(text, events), threading.Event()
         path = existing_file(text, "a video", f"A source is {TAKES}.")
         try:
             self._container = av.open(
@@ -33,7 +33,7 @@ class VideoSource(Recorded):
         except (av.FFmpegError, ValueError) as error:
             raise self._undecodable(f"FFmpeg says: {getattr(error, 'strerror', None) or error}") from error
         try:
-            self._decoder = Decoder(self._container, low_delay=False)
+            self._decoder = Decoder(self._container, False, self._closed)
             video = self._container.streams.video[0]
             if video.codec_context.width * video.codec_context.height > MAX_PIXELS:
                 raise LookupError(
@@ -45,7 +45,6 @@ class VideoSource(Recorded):
         self.fps = self._decoder.fps or 25.0
         self.frame_count: int | None = video.frames or None
         self._using = threading.Lock()  # held while FFmpeg works: closing then would pull the file from under it
-        self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
         while (shot := self._read()) is not None:
@@ -53,18 +52,18 @@ class VideoSource(Recorded):
             self.corrupt = self._decoder.damaged + self._stamp.corrupt
             yield frame
         self.corrupt = self._decoder.damaged + self._stamp.corrupt
-        if self._stamp.count == 0 and not self._closed:
+        if self._stamp.count == 0 and not self._closed.is_set():
             raise self._undecodable("not one frame could be decoded")
         self._end()
 
     def close(self) -> None:
-        self._closed = True  # before the lock, which a busy reader would take again and again
+        self._closed.set()  # before the lock, which a busy reader would take again and again
         with self._using:
             self._container.close()
 
     def _read(self) -> Shot | None:
         with self._using:
-            if self._closed:
+            if self._closed.is_set():
                 return None
             try:
                 return self._decoder.read()

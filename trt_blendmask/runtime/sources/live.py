@@ -20,7 +20,7 @@ from trt_blendmask.runtime.sources.connection import Connect, Connection
 from trt_blendmask.runtime.sources.decode import Shot
 from trt_blendmask.runtime.sources.line import Line
 from trt_blendmask.runtime.sources.protocol import SourceState
-from trt_blendmask.runtime.sources.reasons import CLOSED, Loss
+from trt_blendmask.runtime.sources.reasons import CLOSED, Loss, LostError
 from trt_blendmask.runtime.sources.slot import Slot
 from trt_blendmask.runtime.sources.stamp import Stamp
 from trt_blendmask.structures import Frame
@@ -159,9 +159,16 @@ class LiveSource:
                 self._state = replace(self._state, reason=f"{MAX_HUNG} earlier tries still hang")
             self._closed.wait(_LEAST_PAUSE_S)
         with self._lock:
-            self._line = Line(self._connect, self._deliver, self._wake)
+            self._line = Line(self._reconnect, self._deliver, self._wake)
         self._left = [*hung, self._line]
         return self._line
+
+    def _reconnect(self, left: threading.Event) -> Connection:
+        connection = self._connect(left)
+        if connection.lossless and self.live and self._stamp.count:
+            connection.close()  # what a broadcast leaves behind when it stops (HLS), and has been shown
+            raise LostError(CLOSED)
+        return connection
 
     def _watch(self, line: Line) -> Loss | None:
         """Wait until the line is lost, and say why; None where the source is closed, at its end, or fails for good."""

@@ -31,7 +31,7 @@ class PictureSource(Recorded):
         for file in self._files:
             try:
                 image = read_image(file)
-            except DataError:
+            except (DataError, InputMissingError):  # the latter: deleted since
                 self.corrupt += 1
                 if self.corrupt == len(self._files):
                     raise
@@ -45,11 +45,15 @@ class PictureSource(Recorded):
 
 def _pictures(text: str) -> list[Path]:
     path = Path(text)
-    if not os.access(text, os.F_OK) and any(c in text for c in "*["):
-        return list(path.parent.glob(path.name))
-    if not path.is_dir():
+    is_pattern = not os.access(text, os.F_OK) and any(c in text for c in "*[")
+    if not is_pattern and not path.is_dir():
         return [existing_file(path, "a picture", f"A source is {TAKES}.")]
     try:
-        return [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+        found = path.parent.glob(path.name) if is_pattern else path.iterdir()
+        return [file for file in found if _is_picture(file)]
     except OSError as error:
         raise InputMissingError(f"The folder '{path}' cannot be read: {error.strerror}. Check it.") from error
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()

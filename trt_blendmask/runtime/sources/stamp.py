@@ -10,7 +10,12 @@ from trt_blendmask.runtime.sources.decode import Shot
 from trt_blendmask.structures import U8, Frame
 
 FROZEN_S = 10.0  # the same picture for so long: no sensor is that quiet
+_GAP_S = 3600.0  # a recording whose times leave out more was joined from two, and goes on at once
 _JUMP_S = 5.0  # presentation times this far from the arrival are of another clock
+# A camera's frame cannot be newer than its arrival: what its time is ahead is taken off in a few times `_PULL_S`, of
+# a step between frames at most `_MOST`. What it is behind is mostly the way: a bad clock loses less than `_CREEP`.
+_PULL_S, _MOST, _CREEP = 2.0, 0.9, 0.001
+_LEAST_S = 1e-4  # between two frames: some ticks of a video file
 _STEP = 8  # every eighth row and column tell whether a picture is the same
 
 
@@ -25,26 +30,33 @@ class Stamp:
         self.count = self.corrupt = 0
         self.last_s = time.monotonic()
         self._name, self._events = name, events
-        self._start_s = self._offset_s = self._time_s = 0.0
+        self._start_s = self._offset_s = 0.0
+        self._time_s = -_LEAST_S
         self._wh = (0, 0)
         self._print, self._still_since_s, self._frozen = 0, 0.0, False
 
     def recorded(self, shot: Shot, fps: float) -> Frame:
-        """The next frame of a recording: by its own times, or `fps` where it has none."""
-        pts_s = shot.pts_s if shot.pts_s is not None else self.count / fps
-        if self.count == 0:
-            self._offset_s = -pts_s
-        return self._frame(shot, pts_s + self._offset_s)
+        """The next frame of a recording: by its own times, or `fps` where it has none or they begin again."""
+        next_s = self._time_s + 1 / fps if self.count else 0.0
+        time_s = shot.pts_s + self._offset_s if shot.pts_s is not None else next_s
+        if self.count == 0 or not -2 / fps < time_s - self._time_s < _GAP_S:
+            self._offset_s, time_s = self._offset_s + next_s - time_s, next_s
+        return self._frame(shot, max(time_s, self._time_s + _LEAST_S))
 
     def live(self, shot: Shot, is_first: bool) -> Frame:
         """The next frame of a camera; `is_first` of a new line."""
         if self.count == 0:
             self._start_s = shot.captured_s
         arrival_s = shot.captured_s - self._start_s
-        pts_s = shot.pts_s if shot.pts_s is not None else arrival_s - self._offset_s
-        if is_first or abs(pts_s + self._offset_s - arrival_s) > _JUMP_S:
-            self._offset_s = arrival_s - pts_s
-        frame = self._frame(shot, max(pts_s + self._offset_s, self._time_s))
+        time_s = shot.pts_s + self._offset_s if shot.pts_s is not None else arrival_s
+        step_s, ahead_s = time_s - self._time_s, time_s - arrival_s
+        waited_s = shot.captured_s - self.last_s
+        if is_first or step_s < _LEAST_S or step_s - waited_s > _JUMP_S or ahead_s < -_JUMP_S:
+            back_s = time_s - max(arrival_s, self._time_s + _LEAST_S)
+        else:
+            back_s = max(-_CREEP * step_s, min(ahead_s * min(step_s / _PULL_S, 1), _MOST * step_s))
+        self._offset_s -= back_s
+        frame = self._frame(shot, time_s - back_s)
         self._watch_still(shot.image, shot.captured_s)
         return frame
 
