@@ -127,6 +127,7 @@ int cuDriverGetVersion(int *version) { return *version = 13000, OK; }
 int cuDeviceGetCount(int *count) { return *count = 1, OK; }
 int cuDeviceGet(int *device, int number) { return number ? INVALID_VALUE : (*device = 0, OK); }
 int cuDeviceGetName(char *name, int bytes, int device) { return snprintf(name, bytes, "Double %d", device), OK; }
+int cuDeviceGetPCIBusId(char *id, int bytes, int device) { return snprintf(id, bytes, "0000:%02x:00.0", device + 1), OK; }
 int cuDeviceComputeCapability(int *major, int *minor, int device) { return *major = 8, *minor = 9, device; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = total, device; }
 int cuDeviceGetAttribute(int *value, int which, int device) {

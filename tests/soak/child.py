@@ -51,7 +51,8 @@ def main() -> None:
             write(sink, result)
             if (age_s := frame_code.age_s(result.frame.image)) is not None:
                 ages.write(f"{time.monotonic():.3f} {age_s:.3f}\n")
-            leaked.append(b"x" * args.leak_bytes)
+            if args.leak_bytes:
+                leaked.append(b"x" * args.leak_bytes)
 
         events = Events()
         recording = Recording(

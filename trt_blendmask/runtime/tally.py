@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.result import FrameResult
 
 MAX_BROKEN = 10  # frames in a row whose outputs are no numbers
-_AGES = 100_000  # kept for the summary: an hour at 25 FPS
+_AGES = 100_000  # kept for the summary, the newest: an hour at 25 FPS
 
 
 class Tally:
@@ -23,7 +22,7 @@ class Tally:
     def __init__(self, events: Events) -> None:
         self.frames = self.detections = self.broken = 0
         self._in_a_row, self._told = 0, 0
-        self._ages: deque[float] = deque(maxlen=_AGES)
+        self._ages, self._aged = np.zeros(_AGES, np.float32), 0  # seconds, in a ring; how many there were
         self._events = events
 
     def add(self, result: FrameResult, live: bool) -> None:
@@ -34,7 +33,8 @@ class Tally:
         """
         self.frames, self.detections = self.frames + 1, self.detections + len(result.detections)
         if live:
-            self._ages.append(time.monotonic() - result.frame.captured_s)
+            self._ages[self._aged % _AGES] = time.monotonic() - result.frame.captured_s
+            self._aged += 1
         self.broken += result.broken
         self._in_a_row = self._in_a_row + 1 if result.broken else 0
         if result.broken and self.broken >= max(1, 10 * self._told):  # at 1, 10, 100, ...
@@ -49,7 +49,7 @@ class Tally:
 
     def age_ms(self) -> tuple[float, float] | None:
         """Median and 99th percentile of how old live frames were when they were out."""
-        if not self._ages:
+        if not self._aged:
             return None
-        half, most = np.percentile(list(self._ages), [50, 99]) * 1e3
+        half, most = np.percentile(self._ages[: self._aged], [50, 99]) * 1e3
         return float(half), float(most)
