@@ -76,7 +76,7 @@ def once(
             wrapped = Slower(session, slower, spin_s)
             runners.append(Runner(label, Model(wrapped, checked_spec(wrapped)), wrapped))
         with Watcher():
-            take_turns(runners, images, duration, 0.1, lambda _share: None)
+            take_turns(runners, images, duration, 0.1, lambda _words, _share: None)
     found = compare_times(profile_of(runners[0]), profile_of(runners[1]), "network")
     assert found is not None
     return found

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
+from random import Random
 
 import pytest
 
@@ -16,7 +17,7 @@ from trt_blendmask.backends.tensorrt import TensorRtSession
 from trt_blendmask.errors import DataError
 from trt_blendmask.profiler.report import ModelProfile
 from trt_blendmask.profiler.statistics import compare_times
-from trt_blendmask.profiler.times import MIN_ROUNDS, ROUNDS, Runner, measure_throughput, take_turns
+from trt_blendmask.profiler.times import LONGER, MIN_ROUNDS, ROUNDS, Runner, measure_throughput, take_turns
 from trt_blendmask.runtime.model import Model
 
 
@@ -27,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def timed(runners: list[Runner], duration: float = 3.0, warmup: float = 0.0) -> list[float]:
     shares: list[float] = []
-    take_turns(runners, pictures(), duration, warmup, shares.append)
+    take_turns(runners, pictures(), duration, warmup, lambda _words, share: shares.append(share))
     return shares
 
 
@@ -92,6 +93,27 @@ def test_drift_makes_no_difference_and_a_slower_model_does(clock: Clock) -> None
     assert not equal.differs
     assert slower.ratio == pytest.approx(1.1, abs=0.01)
     assert slower.differs
+
+
+FOR_EVER = 1e9
+
+
+@pytest.mark.parametrize(
+    ("scatter", "until", "expected"), [(0.01, FOR_EVER, 3), (3.0, FOR_EVER, 3 * LONGER), (0.6, 12.0, 9)]
+)
+def test_where_times_scatter_the_turns_go_on(clock: Clock, scatter: float, until: float, expected: float) -> None:
+    """Until the noise is small, but not for ever."""
+    random = Random(0)
+
+    def seconds(_: int) -> float:
+        return 0.1 * (1 + (scatter * random.random() if clock.now < until else 0))
+
+    runners = [runner(name, Session(clock, seconds)) for name in ("a", "b")]
+    told: list[str] = []
+    take_turns(runners, pictures(), 3.0, 0.0, lambda words, _share: told.append(words))
+    spent = [sum(one.times["host"]) / 1e3 for one in runners]
+    assert spent == pytest.approx([expected] * 2, rel=0.25)
+    assert (told[-1] == "timing in turns") == (expected == 3)
 
 
 def test_a_failing_model_drops_out(clock: Clock) -> None:
@@ -208,6 +230,6 @@ def test_ctrl_c_waits_for_the_frames_in_flight() -> None:
 
 def test_turns_of_a_long_measurement_stay_short(clock: Clock) -> None:
     one = runner("a", Session(clock, lambda _: 0.1))
-    take_turns([one], pictures(), 60.0, 0.0, lambda _share: None)
+    take_turns([one], pictures(), 60.0, 0.0, lambda _words, _share: None)
     assert max(end - begin for begin, end in one.turns) < 1.2
     assert len(one.turns) >= 54

@@ -38,7 +38,13 @@ def add(verb: AddVerb) -> None:
     where.add_argument("--source", default="", metavar="S", help="frames of a video, camera or address, as `run` takes")
     where.add_argument("--images", default="", metavar="DIR|LIST|VIDEO", help="pictures, evenly spread over all")
     where.add_argument("--random", action="store_true", help="noise: NMS then takes another time than on real pictures")
-    p.add_argument("--duration", type=values.measuring, default=3.0, metavar="TIME", help="of each model (default: 3s)")
+    p.add_argument(
+        "--duration",
+        type=values.measuring,
+        default=3.0,
+        metavar="TIME",
+        help="of each model, up to ten times as long while times scatter (default: 3s)",
+    )
     p.add_argument("--warmup", type=values.measuring, default=0.5, metavar="TIME", help="before that (default: 500ms)")
     p.add_argument("-o", "--output", type=Path, default=Path("profile.html"), metavar="F.html", help="%(default)s")
     p.add_argument("--json", type=Path, metavar="F.json", help="the same for programs, and for --diff")

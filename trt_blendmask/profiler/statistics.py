@@ -11,6 +11,8 @@ beyond the noise and its whole interval beyond the least difference that counts.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,16 @@ CONFIDENCE = 0.95
 MIN_ROUNDS = 8  # fewer say too little about how rounds scatter
 _RESAMPLES = 1000
 F64 = npt.NDArray[np.float64]
+
+
+class Timed(Protocol):
+    """What was timed: milliseconds of each kind, and of each the number of its round."""
+
+    @property
+    def times(self) -> Mapping[str, Sequence[float]]: ...
+
+    @property
+    def rounds(self) -> Mapping[str, Sequence[int]]: ...
 
 
 def compare_times(one: ModelProfile, other: ModelProfile, metric: str) -> Comparison | None:
@@ -49,7 +61,7 @@ def compare_times(one: ModelProfile, other: ModelProfile, metric: str) -> Compar
     )
 
 
-def noise_of(model: ModelProfile, metric: str) -> float | None:
+def noise_of(model: Timed, metric: str) -> float | None:
     """The relative difference that comparing the model with itself would give here; None of too few rounds.
 
     Neighbouring turns make pairs; whichever of a pair comes first is chance, so the signs are drawn at random.
@@ -73,7 +85,7 @@ def midmean(rows: F64) -> F64:
     return np.asarray(ordered[:, cut : rows.shape[1] - cut].mean(axis=1))
 
 
-def _turns(model: ModelProfile, metric: str) -> dict[int, float]:
+def _turns(model: Timed, metric: str) -> dict[int, float]:
     """The median of each turn, by its round."""
     samples: dict[int, list[float]] = {}
     for number, ms in zip(model.rounds.get(metric, ()), model.times.get(metric, ()), strict=False):

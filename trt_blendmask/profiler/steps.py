@@ -42,7 +42,7 @@ class ProfileOptions:
 
     Attributes:
         source, images: where pictures come from, see `pictures`; both empty: synthetic:conveyor. random: noise.
-        duration, warmup: seconds of each model.
+        duration, warmup: seconds of each model; timing goes on for up to ten times as long where the machine is noisy.
         per_layer: time each layer, too, in runs of their own.
         pipeline: the whole way from the source into a video, too, with the fastest model; not of noise.
         force: time a model that finds other things than the first one, too.
@@ -125,9 +125,7 @@ class Steps:
     def _time(self) -> None:
         options, images = self._options, self._images
         runners = [runner for runner in self.runners if not runner.error]
-        take_turns(
-            runners, images, options.duration, options.warmup, lambda share: self._tick("timing in turns", share)
-        )
+        take_turns(runners, images, options.duration, options.warmup, self._tick)
         for k, runner in enumerate(runners):
             self._tick("frames in flight", k / len(runners))
             if not runner.error:

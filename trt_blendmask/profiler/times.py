@@ -15,12 +15,15 @@ from trt_blendmask.backends import Session
 from trt_blendmask.backends.lane import FrameTimes
 from trt_blendmask.errors import SourceUnavailableError, TrtBlendMaskError
 from trt_blendmask.profiler.report import Throughput
+from trt_blendmask.profiler.statistics import noise_of
 from trt_blendmask.runtime.model import Model
 from trt_blendmask.structures import U8
 
 ROUNDS = 30  # wished for: the more, the better noise is known
 MIN_ROUNDS = 10  # however slow a model is
 _LONGEST_TURN_S = 1.0  # of long measurements, which have more rounds then: the machine changes in a minute
+QUIET = 0.04  # noise with which a difference of 10 % is found; where there is more, the turns go on,
+LONGER = 10  # but for no more than so many times as long
 _MOST_IN_FLIGHT = 4  # as `run` has at most
 
 
@@ -90,22 +93,29 @@ class Runner:
 
 
 def take_turns(
-    runners: Sequence[Runner], images: Sequence[U8], duration: float, warmup: float, tick: Callable[[float], None]
+    runners: Sequence[Runner], images: Sequence[U8], duration: float, warmup: float, tick: Callable[[str, float], None]
 ) -> None:
     """Time all for about `duration` seconds each, in rounds of random order; one that fails drops out with its error.
 
+    While the noise is above `QUIET`, again for as long, up to `LONGER` times.
+
     Args:
-        warmup: seconds of each before. tick: told the share that is done.
+        warmup: seconds of each before. tick: told what is being done, and what share of it is.
     """
     counts, turn_s = {}, min(duration / ROUNDS, _LONGEST_TURN_S)
     for runner in runners:
         with dropping(runner):
             counts[runner.label] = max(1, round(turn_s / max(1e-6, runner.warm_up(images, warmup))))
     chance, order, began, number = random.Random(0), list(runners), time.perf_counter(), 0
+    goal, words = duration, "timing in turns"
     while left := [runner for runner in order if not runner.error]:
-        spent = (time.perf_counter() - began) / (duration * len(left))
-        if number >= MIN_ROUNDS and spent >= 1:
-            return
+        spent = (time.perf_counter() - began) / len(left)
+        if number >= MIN_ROUNDS and spent >= goal:
+            noise = max(_noise(runner) for runner in left)
+            if noise <= QUIET or spent >= LONGER * duration:
+                return
+            goal += duration  # and no look before: who looks all the time finds a lucky moment
+            words = f"timing for longer, as the noise is {noise:.0%}"
         order.reverse()  # there and back: who was first is last, so that steady drift cancels out
         if number % 2 == 0:
             chance.shuffle(order)
@@ -113,7 +123,11 @@ def take_turns(
             with dropping(runner):
                 runner.turn(images, number, counts[runner.label], number)
         number += 1
-        tick(min(1.0, spent, number / MIN_ROUNDS))
+        tick(words, min(1.0, spent / goal, number / MIN_ROUNDS))
+
+
+def _noise(runner: Runner) -> float:
+    return noise_of(runner, "gpu" if "gpu" in runner.times else "network") or 0.0
 
 
 def measure_throughput(runner: Runner, images: Sequence[U8], seconds: float) -> None:
