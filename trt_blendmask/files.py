@@ -124,7 +124,7 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: as `atomic_output`.
     """
-    folder = next(folder for folder in path.parents if folder.exists())
+    folder = next((folder for folder in path.parents if folder.exists()), path)
     with temporary_beside(folder / path.name):
         pass
 

@@ -15,6 +15,8 @@ _TOKEN = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[0-9A-Za-z]{12,}")
 _WORD = re.compile(r"[^\s'\"<>]+")
 _ADDRESS = re.compile(r"(rtsps?|rtmps?|mqtts?|https?):/{0,2}([\w\[:*].*)", re.I)
 _USER = re.compile(r"[^@]*:.*@")
+_HELP = re.compile(r"[a-z\[\]]+://\[USER:PASSWORD@\]HOST\[:PORT\]/[A-Z]+,?")  # our own words, letter by letter
+_PIPELINE = re.compile(r"(gst:\s*[a-z0-9_]+)\s.*=.*", re.DOTALL)  # its quotes are not ours: nobody knows where it ends
 HIDDEN = "***"
 
 
@@ -40,20 +42,25 @@ def redacted(url: str) -> str:
 def without_secrets(text: str) -> str:
     """`text` with the addresses in it redacted, as far as they are known for such where nobody expected one.
 
-    Pages (http) without user and query are shown as they are. A path has made one slash of two.
+    Pages (http) and topics (mqtt) without user and query are shown as they are, and so is the form that our own help
+    gives. A path has made one slash of two.
 
     Example:
         >>> without_secrets("Expected a model at 'rtsp:/admin:secret@10.0.0.5/stream'.")
         "Expected a model at 'rtsp://10.0.0.5/stream'."
     """
-    return _WORD.sub(lambda word: _without_secrets(word[0]), text)
+    return _WORD.sub(lambda word: _without_secrets(word[0]), _PIPELINE.sub(rf"\1 {HIDDEN}", text))
 
 
 def _without_secrets(word: str) -> str:
+    if _HELP.fullmatch(word):
+        return word
     if found := _ADDRESS.match(word):
         scheme, rest = found.groups()
-        is_page = scheme.lower().startswith("http") and not any(mark in rest for mark in "@?#")
-        return word if is_page else redacted(f"{scheme}://{rest}")
+        is_bare = not any(mark in rest for mark in "@?#")
+        is_page = is_bare and scheme.lower().startswith("http")
+        is_topic = is_bare and scheme.lower().startswith("mqtt") and HOST.fullmatch(split_authority(rest)[0])
+        return word if is_page or is_topic else redacted(f"{scheme}://{rest}")
     return f"{HIDDEN}@{word.rpartition('@')[2]}" if _USER.match(word) else word
 
 

@@ -213,6 +213,8 @@ def test_outputs_over_inputs_are_refused(pictures: Path, tmp_path: Path, capsys:
     assert cli.main([*words, str(pictures / "0.png")]) == 2
     assert "-o compare.html" in capsys.readouterr().err
     assert cli.main([*words, str(tmp_path / "c.json")]) == 2
+    assert cli.main([*words, "."]) == 74
+    assert "got the folder '.'" in capsys.readouterr().err
     assert passport.read_text() == "the passport"
 
 

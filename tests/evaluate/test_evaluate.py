@@ -228,6 +228,9 @@ def test_confusion_counts_each_failure_where_it_belongs(tmp_path: Path) -> None:
     assert confusion.matrix.tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
     (worst,) = confusion.worst()
     assert (worst.missed, worst.false, worst.confused) == (1, 1, 1)
+    before = confusion.matrix.copy()
+    confusion.add(1, "a.png", np.zeros((100, 100, 3), np.uint8), found((-40, 0, 0, 0.9), (0, 120, 1, 0.9)))
+    assert (confusion.matrix - before)[-1].sum() == 0, "outside the picture, where COCO results have nothing either"
 
 
 def test_the_gallery_keeps_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def result(
 class FakeSource:
     """A source that a test writes the state of."""
 
-    name, fps, frame_count, corrupt, live, dropped = "cam\n", 25.0, None, 2, True, 3
+    name, fps, frame_count, corrupt, live, dropped, cut_short = "cam\n", 25.0, None, 2, True, 3, ""
 
     def __init__(self) -> None:
         self.now = LIVE
@@ -51,13 +51,13 @@ class Served:
     """A preview that runs, and how to ask it."""
 
     def __init__(self, token: str = "", sources: int = 1) -> None:
-        self.controls, self.events = Controls(), Events()
+        self.controls, self.events, self.records = Controls(), Events(), True
         self.sources = [FakeSource() for _ in range(sources)]
         self.source = self.sources[0]
         self.controls.class_names = NAMES
         self.preview = Preview(Serving("127.0.0.1", 0, token), self.controls, self.events, sources)
         self.port = int(self.preview.url.rpartition(":")[2].strip("/"))
-        self.preview.begin(self.sources, lambda number: 3 + number, "by a test", can_record=True)
+        self.preview.begin(self.sources, lambda number: 3 + number, "by a test", lambda: self.records)
 
     def ask(
         self, path: str, method: str = "GET", body: str | None = None, headers: dict[str, str] | None = None

@@ -21,6 +21,8 @@ from trt_blendmask.runtime.events import Event, Events
 from trt_blendmask.runtime.pipeline import RunReport, run
 from trt_blendmask.runtime.preview import Serving
 from trt_blendmask.runtime.recording import Recording
+from trt_blendmask.runtime.recording.recorder import Recorder
+from trt_blendmask.runtime.result import FrameResult
 
 Maker = Callable[..., Path]
 
@@ -89,6 +91,29 @@ def test_controls_reach_the_frames(stub_model: Maker, tmp_path: Path) -> None:  
     assert kept + rest < 90
     assert len(lines.read_text().splitlines()) == 90
     assert not any(thread.name == "preview" for thread in threading.enumerate())
+
+
+def test_the_page_stops_recording_where_the_disk_is_full(
+    stub_model: Maker,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, full = Recorder.write, threading.Event()
+
+    def write_if_there_is_room(recorder: Recorder, result: FrameResult) -> None:
+        if full.is_set():
+            raise OSError(28, "No space left on device")
+        write(recorder, result)
+
+    monkeypatch.setattr(Recorder, "write", write_if_there_is_room)
+    camera = "synthetic:conveyor?live=1&fps=20&size=128x72"
+    running = Running(stub_model(), camera, Recording(tmp_path / "a.mkv", tmp_path / "a.jsonl"), max_frames=60)
+    assert running.ask("/api/state")["can_record"] is True
+    full.set()
+    assert until(lambda: running.ask("/api/state")["can_record"] is False)
+    assert running.events.counters()["output_stopped"] == 1
+    running.thread.join(20)
+    assert running.reports[0].frames == 60
 
 
 def test_a_paused_file_ends_when_told(stub_model: Maker, clip: Maker) -> None:  # noqa: F811

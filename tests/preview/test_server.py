@@ -123,6 +123,12 @@ def test_controls(served: Served) -> None:
     assert served.controls.settings.score == 0.7
 
 
+def test_the_page_does_not_record_where_nothing_works_that_could(served: Served) -> None:
+    assert served.json("/api/state")["can_record"] is True
+    served.records = False
+    assert served.json("/api/state")["can_record"] is False
+
+
 def test_other_sites_are_refused(served: Served) -> None:
     form = {"Content-Type": "text/plain"}
     assert served.ask("/api/controls", "POST", '{"paused": true}', form)[0] == 415
@@ -151,6 +157,7 @@ def test_token(served_with: Callable[[str], Served]) -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert served.ask("/", headers={"Cookie": cookie.split(";")[0]})[0] == 200
+    assert cookie.startswith(f"trt_blendmask_token_{served.port}="), "another run on this host has one of its own"
     assert all("horse" not in event.text + str(event.details) for event in served.events.history())
 
 

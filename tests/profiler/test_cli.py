@@ -115,6 +115,8 @@ def test_a_wrong_model_is_said_at_the_end(monkeypatch: pytest.MonkeyPatch, capsy
         (["MODEL", "-o", "empty"], 74, "the folder 'empty'"),
         (["MODEL", "--json", "/proc/nope.json"], 74, "Cannot write"),
         (["MODEL", "-o", "MODEL"], 2, "overwrite"),
+        (["MODEL", "-o", "."], 74, "the folder '.'"),
+        (["a.engine", "--json", "a.engine.json"], 2, "overwrite"),
         (["MODEL", "-o", "a", "--json", "./a"], 2, "overwrite"),
         (["--diff", "nope.json", "junk.json"], 66, "no such file"),
         (["--diff", "junk.json", "junk.json"], 65, "Cannot read 'junk.json'"),
@@ -166,9 +168,12 @@ def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "error: " in capsys.readouterr().err
 
 
-def test_no_password_in_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "rtsp://admin:secret@10.0.0.5/main"
-    monkeypatch.setattr(sys, "argv", ["trt-blendmask", "profile", "model.onnx", f"--source={source}"])
+SECRET = "rtsp://admin:secret@10.0.0.5/main"
+
+
+@pytest.mark.parametrize("typed", [["--source", SECRET], [f"--source={SECRET}"], [f"--s={SECRET}"], ["--sou", SECRET]])
+def test_no_password_in_the_files(monkeypatch: pytest.MonkeyPatch, typed: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["trt-blendmask", "profile", "model.onnx", *typed])
     monkeypatch.setattr(
         measure, "profile", lambda _models, _options, command, _tick: replace(made_up(), command=command)
     )
@@ -176,6 +181,17 @@ def test_no_password_in_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     page = Path("profile.html").read_text()
     assert "secret" not in page
     assert "10.0.0.5" in page
+
+
+def test_what_files_hold_does_not_write_over_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = replace(made_up(), warnings=("a class \x1b[2Jcat",))
+    monkeypatch.setattr(measure, "profile", lambda *_: report)
+    assert main(["profile", "model.onnx"]) == 0
+    seen = capsys.readouterr().out
+    assert "\\x1b[2Jcat" in seen
+    assert "\x1b" not in seen
 
 
 def test_a_short_source_leaves_the_other_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,8 +149,28 @@ def test_a_model_that_fails(stand: Stand) -> None:
     report = stand.run(*paths)
     assert report.models[1].error == "It broke"
     assert len(report.models[0].times["host"]) > 20
-    with pytest.raises(DataError, match="It broke"):
+    with pytest.raises(DataError, match=r"b\.onnx' was not timed to the end: It broke"):
         require(report)
+
+
+class BatchSession(Session):
+    """Of four frames at once."""
+
+    inputs = tuple(replace(one, shape=(4, *one.shape[1:])) for one in Session.inputs)
+    outputs = tuple(replace(one, shape=(4, *one.shape[1:])) for one in Session.outputs)
+
+    def input_buffer(self) -> Any:
+        return np.zeros(self.inputs[0].shape, np.uint8)
+
+    def run(self, images: Any) -> dict[str, Any]:
+        return {name: np.repeat(value, 4, axis=0) for name, value in super().run(images[:1]).items()}
+
+
+def test_a_model_with_a_batch_says_that_one_frame_is_in_it(stand: Stand) -> None:
+    one, four = stand.run(stand.add("one.onnx"), stand.add("four.onnx", kind=BatchSession)).models
+    assert not one.warnings
+    assert four.times
+    assert "Takes 4 frames at once, of which one is filled here" in four.warnings[0]
 
 
 @pytest.mark.parametrize("broken", ["a.onnx", "b.onnx"])

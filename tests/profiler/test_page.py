@@ -12,6 +12,7 @@ import pytest
 from tests.profiler import made_up
 from trt_blendmask.profiler.diff import diff
 from trt_blendmask.profiler.page import diff_page_of, page_of
+from trt_blendmask.profiler.page.conditions import conditions_svgs
 from trt_blendmask.profiler.page.words import ms_text, pair, summary, verdict
 from trt_blendmask.profiler.report import Comparison, Environment, ProfileReport, Readings
 
@@ -243,6 +244,10 @@ def test_what_was_not_measured_is_left_out() -> None:
         assert title not in words
     nothing = page_of(ProfileReport("x", "", report.environment, "", (replace(bare[0], times={}, error="broken"),)))
     assert "fp32 was not timed: broken" in nothing
+    broke = replace(report, models=(replace(report.models[0], error="broken"), *report.models[1:]))
+    assert "fp32 was not timed to the end: broken" in page_of(broke)
+    assert summary(broke).endswith(" fp32 was not timed to the end.")
+    assert "fp32 is" not in summary(broke)
     assert Reader(page_of(ProfileReport("x", "", report.environment, "", ()))).words
 
 
@@ -252,6 +257,17 @@ def test_times_that_are_all_alike_and_single_ones() -> None:
         model = replace(report.models[0], times={"host": samples}, layers=None)
         html = page_of(replace(report, models=(model,), comparisons=(), pipeline=()))
         assert "nan" not in "".join(re.findall(' d="[^"]*"', html))
+
+
+def test_curves_of_many_sensors_stay_upright() -> None:
+    names = [f"zone{k} C" for k in range(25)]
+    drawing = conditions_svgs(Readings(at_s=(0.0, 1.0), series={name: [40.0, 60.0] for name in names}))[0]
+    height = float(re.search(r'viewBox="0 0 \d+ (\d+)"', drawing)[1])  # type: ignore[index]
+    curves = re.findall(r'd="M\S+ (\S+?)L\S+ (\S+?)"', drawing)
+    assert len(curves) == 25
+    assert all(0 < float(last) < float(first) < height for first, last in curves)
+    lowest_name = max(float(y) for y in re.findall(r'y="(\S+)"[^>]*>zone', drawing))
+    assert all(float(last) > lowest_name for _, last in curves)
 
 
 def test_a_run_that_was_cut_short_says_so() -> None:
@@ -325,7 +341,7 @@ def test_the_summary_of_too_few_rounds_tells_no_differences() -> None:
 def test_the_summary_names_who_was_not_timed() -> None:
     report = made_up.report()
     wrong = replace(report.models[2], times={}, error="it finds other things")
-    assert summary(replace(report, models=(*report.models[:2], wrong))).endswith(" Not timed: int8.")
+    assert summary(replace(report, models=(*report.models[:2], wrong))).endswith(" int8 was not timed.")
 
 
 def test_what_trtexec_does_not_tell_is_no_zero() -> None:

@@ -26,6 +26,11 @@ def test_which_stage_bounds_the_rate() -> None:
     )
 
 
+def test_frames_that_go_through_together_count_once() -> None:
+    stage = Stage("network", Distribution.from_samples([40.0]), "network", together=4.0)
+    assert busy(replace(made_up.pipeline(), stages=(stage,), frames=50, seconds=1.0)) == {"network": 0.5}
+
+
 def test_the_pipeline_has_the_percentiles_that_were_asked_for() -> None:
     profile = made_up.pipeline()
     stages = tuple(

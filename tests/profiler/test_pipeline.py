@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from tests.runtime.conftest import clip, stub_model  # noqa: F401
+from tests.stream.mjpeg_server import MjpegServer
 from trt_blendmask.errors import DataError, SourceUnavailableError
 from trt_blendmask.profiler import pipeline
 from trt_blendmask.profiler.page.words import bound, busy
+from trt_blendmask.profiler.pictures import of_source
 from trt_blendmask.profiler.pipeline import PipelineOptions, profile_pipeline
 from trt_blendmask.profiler.report import PipelineProfile
 from trt_blendmask.runtime.letterbox import Letterboxer
@@ -126,12 +128,26 @@ def test_frames_that_go_through_the_network_together() -> None:
     assert [spans["network"][0] for spans in found] == pytest.approx([10.004, 10.004, 10.104, 10.104])
     assert found[0]["collect"] == pytest.approx((10.024, 10.025))
     assert [index for index, _ in sink.frames()] == [0, 1, 2, 3]
+    stages = {stage.name: stage.together for stage in pipeline._stages(sink.frames(), 1, (50.0,))}
+    assert (stages["letterbox"], stages["network"]) == (1, 2)
 
 
 def test_a_live_source_decodes_by_itself(profile: Callable[..., PipelineProfile]) -> None:
     found = profile(LIVE, 1.0)
     assert tuple(stage.name for stage in found.stages) == STAGES[1:]
     assert found.seconds < 5
+
+
+@pytest.mark.parametrize("use", ["pictures", "pipeline"])
+def test_a_camera_that_goes_away_holds_up_nothing(stub_model: Maker, use: str) -> None:  # noqa: F811
+    """`run` would wait for it for ever."""
+    with MjpegServer() as camera:
+        threading.Timer(0.6, setattr, [camera, "mode", "close"]).start()
+        with pytest.raises(SourceUnavailableError):
+            if use == "pictures":
+                of_source(camera.url)
+            else:
+                profile_pipeline(stub_model(), "stub", PipelineOptions(camera.url, 60.0, False))
 
 
 def test_glass_to_glass_sees_a_planted_delay_of_100_ms(
@@ -148,7 +164,7 @@ def test_glass_to_glass_sees_a_planted_delay_of_100_ms(
 
 
 def test_too_few_frames_say_what_to_do(stub_model: Maker, clip: Maker) -> None:  # noqa: F811
-    with pytest.raises(DataError, match=r"Expected more than \d frames from '.*short.mp4', got 2\. Measure for longer"):
+    with pytest.raises(DataError, match=r"Expected more than \d frames from '.*short.mp4', got 2: name another source"):
         profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(2, (320, 180), "short.mp4")), 1.0, False))
 
 

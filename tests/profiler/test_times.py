@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from tests.cuda.fake_engine import SPEC, FakeEngine
 from tests.profiler.doubles import Clock, GpuSession, Session, find, pictures, runner
 from trt_blendmask.backends.tensorrt import TensorRtSession
 from trt_blendmask.errors import DataError
+from trt_blendmask.profiler import times
 from trt_blendmask.profiler.report import ModelProfile
 from trt_blendmask.profiler.statistics import compare_times
 from trt_blendmask.profiler.times import LONGER, MIN_ROUNDS, ROUNDS, Runner, measure_throughput, take_turns
@@ -116,6 +118,16 @@ def test_where_times_scatter_the_turns_go_on(clock: Clock, scatter: float, until
     assert (told[-1] == "timing in turns") == (expected == 3)
 
 
+def test_the_noise_of_slow_models_is_not_looked_at_after_every_round(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    monkeypatch.setattr(times, "noise_of", lambda *_: looks.append(clock.now) or 1.0)
+    timed([runner("slow", Session(clock, lambda _: 1.0))], duration=4.0)
+    assert all(later - before >= 4 for before, later in itertools.pairwise(looks))
+    assert len(looks) > 3
+
+
 def test_a_failing_model_drops_out(clock: Clock) -> None:
     good, bad = Session(clock, lambda _: 0.02), Session(clock, lambda _: 0.02)
     runners = [runner("good", good), runner("bad", bad)]
@@ -134,6 +146,7 @@ def test_parts_of_a_frame_on_a_gpu(clock: Clock) -> None:
     expected = {"gpu": 4.75, "h2d": 0.5, "compute": 4.0, "d2h": 0.25, "enqueue": 0.125}
     assert {key: set(one.times[key]) for key in expected} == {key: {ms} for key, ms in expected.items()}
     assert Counter(map(len, one.times.values())) == {len(one.times["host"]): 7}
+    assert len(set(one.rounds["gpu"])) == pytest.approx(ROUNDS, rel=0.35)  # what the parts take is reckoned with
 
 
 def test_an_engine_on_the_double_of_a_gpu() -> None:

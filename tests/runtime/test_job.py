@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -116,6 +117,27 @@ def test_a_second_signal_ends_it_at_once(stub_model: Maker, tmp_path: Path) -> N
     process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - began < 0.5
+
+
+def test_a_second_signal_shows_the_cursor_again() -> None:
+    ours, theirs = pty.openpty()
+    script = (
+        "import signal\n"
+        "from trt_blendmask.runtime.stop import StopSignals\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with StopSignals():\n"
+        "    for _ in range(2):\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], stderr=theirs, check=False, timeout=60).returncode == 130
+    os.close(theirs)
+    assert os.read(ours, 100) == b"\x1b[?25h"
+    os.close(ours)
+
+
+def test_to_be_stopped_while_the_engine_loads_is_no_failure_to_systemd() -> None:
+    unit = (Path(__file__).parents[2] / "samples/systemd/trt-blendmask.service").read_text()
+    assert "SuccessExitStatus=130" in unit.splitlines()
 
 
 def test_systemd_hears_of_it(stub_model: Maker, tmp_path: Path) -> None:
@@ -304,6 +326,20 @@ def test_a_frame_is_left_out_only_where_a_fresh_one_would_be_in_time() -> None:
             deadline.done(work_s, work_s)
         assert deadline.too_old(old) is dropped
         assert not deadline.too_old(fresh) or work_s > 0.1
+
+
+def test_that_frames_are_dropped_is_told_by_who_holds_no_lock() -> None:
+    """`too_old` is asked under the lock of the flow: an event would write to a terminal that may take nothing."""
+    events = Events()
+    deadline = Deadline(0.1, False, events)
+    for _ in range(WINDOW):
+        deadline.done(0.05, 0.05)
+    assert deadline.too_old(Frame(np.zeros((2, 2, 3), np.uint8), captured_s=time.monotonic() - 0.09))
+    assert events.history() == ()
+    deadline.done(0.05, 0.05)
+    deadline.done(0.05, 0.05)
+    assert [event.details["step"] for event in events.history()] == [0]
+    assert "too late are dropped" in events.history()[0].text
 
 
 def test_to_drop_frames_does_not_starve_the_run() -> None:

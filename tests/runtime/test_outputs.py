@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 
+from trt_blendmask.errors import OutputError
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.result import FrameResult
 from trt_blendmask.runtime.sinks import OfOneSource, Sinks
@@ -157,6 +158,80 @@ def test_one_that_fails_after_it_hung_is_never_written_again() -> None:
     assert one.closed == 1
     assert other.got == [0, 1, 2, 3]
     assert sinks.failures == ["Cannot write 'one': No space left on device."]
+
+
+def test_a_reader_that_leaves_ends_the_run_only_where_it_was_the_only_one() -> None:
+    one, other, _, sinks = two()
+    one.error = BrokenPipeError(32, "Broken pipe")
+    for index in range(3):
+        sinks.write(result(index))
+    assert other.got == [0, 1, 2]
+    assert sinks.failures == ["Cannot write 'one': Broken pipe."]
+    other.error = BrokenPipeError(32, "Broken pipe")
+    with pytest.raises(OutputError, match="Cannot write 'other': Broken pipe"):
+        sinks.write(result(3))
+    sinks.close()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1])
+@pytest.mark.parametrize("exit_on_failure", [False, True])
+def test_a_reader_that_the_same_signal_ended_is_no_failure(after_s: float, exit_on_failure: bool) -> None:
+    """It may be gone before this run has looked at its own signal."""
+    one, other, events = FakeSink("one"), FakeSink("other"), Events()
+    sinks = Sinks([one, other], events, exit_on_failure)
+    one.error = BrokenPipeError(32, "Broken pipe")
+    timer = threading.Timer(after_s, sinks.hurry)
+    timer.start()
+    for index in range(3):
+        sinks.write(result(index))
+    timer.join()
+    sinks.close()
+    assert (one.got, other.got) == ([], [0, 1, 2])
+    assert (one.closed, other.closed) == (1, 1)
+    assert not sinks.failures
+    assert not events.history()
+
+
+@pytest.mark.parametrize("signals", [True, False])
+def test_the_video_is_whole_where_the_reader_of_the_lines_ends(
+    stub_model: Maker, tmp_path: Path, signals: bool
+) -> None:
+    """By Ctrl-C, which a terminal sends to both; or because it crashed."""
+    save = tmp_path / "out.mkv"
+    words = [
+        sys.executable,
+        "-m",
+        "trt_blendmask",
+        "run",
+        str(stub_model()),
+        CAMERA,
+        "--json",
+        "-",
+        "--save",
+        str(save),
+    ]
+    with subprocess.Popen([*words, "--max-frames", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(3):
+            process.stdout.readline()
+        if signals:
+            process.send_signal(signal.SIGINT)
+        process.stdout.close()
+        err = process.stderr.read().decode()
+        process.wait(30)
+    with av.open(str(save)) as container:
+        frames = len(list(container.decode(video=0)))
+    if signals:
+        assert process.returncode == 0, err
+        assert "stopped early" in err.splitlines()[-1]
+        assert "output stopped" not in err
+        assert 3 <= frames < 60
+    else:
+        assert process.returncode == 74, err
+        assert "60 frames in" in err
+        assert "standard output: output stopped (Cannot write 'standard output': Broken pipe)" in err
+        assert frames == 60
 
 
 def test_each_source_has_its_own() -> None:

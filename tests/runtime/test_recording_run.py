@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from trt_blendmask import cli
-from trt_blendmask.errors import DataError, OutputError, UsageError
+from trt_blendmask.errors import DataError, OutputError
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.pipeline import run
 from trt_blendmask.runtime.recording import Recording, growing, recorder, segments, video
@@ -315,14 +315,17 @@ def test_wrong_usage(stub_model: Maker, words: list[str]) -> None:
     assert code == 2
 
 
-def test_recordings_over_their_source_are_refused(stub_model: Maker, clip: Maker, tmp_path: Path) -> None:
-    source, before = clip(), clip().read_bytes()
-    same = Recording(frames=tmp_path / "x", json=tmp_path / "x")
-    for recording in (Recording(save=source), Recording(json=source), same):
-        with pytest.raises(UsageError, match="would overwrite"):
-            run(stub_model(), source, recording=recording)
-    with pytest.raises(UsageError, match="would overwrite"):
-        run(stub_model(), tmp_path, recording=Recording(frames=tmp_path))
-    with pytest.raises(UsageError, match="would overwrite"):
-        run(stub_model(), tmp_path / "*.jpg", recording=Recording(frames=tmp_path))
-    assert source.read_bytes() == before
+@pytest.mark.parametrize("more", [{}, {"json": Path("a.jsonl")}])
+def test_a_folder_that_cannot_be_asked_for_costs_that_output(
+    stub_model: Maker, clip: Maker, out: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Path]
+) -> None:
+    model, source = stub_model(), clip(frames=4)
+    monkeypatch.chdir(out)
+    recording = Recording(frames=out / ("x" * 300), **more)
+    if not more:
+        with pytest.raises(OutputError, match=r"Cannot write .*File name too long"):
+            run(model, source, recording=recording)
+        return
+    report = run(model, source, recording=recording)
+    assert report.frames == len(rows_of(out / "a.jsonl")) == 4
+    assert "File name too long" in report.failures[0]

@@ -37,7 +37,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 class FakeCamera:
     """Live pictures of changing sizes, as fast as they are taken; `close` takes `close_s`, as of one that hangs."""
 
-    fps, frame_count, live, corrupt, dropped = 25.0, None, True, 0, 0
+    fps, frame_count, live, corrupt, dropped, cut_short = 25.0, None, True, 0, 0, ""
 
     def __init__(self, name: str, sizes: list[tuple[int, int]], close_s: float = 0.0, pause_s: float = 0.02) -> None:
         self.name, self._sizes, self._close_s, self._pause_s = name, sizes, close_s, pause_s

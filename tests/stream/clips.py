@@ -69,13 +69,22 @@ def transport_stream(
     return content
 
 
-def recording(path: Path, frames: int) -> list[tuple[bool, int, int]]:
+def recording(
+    path: Path, frames: int, codec: str = "libx264", reordered: int = 0, sound_s: float = 0.0, **muxer: str
+) -> list[tuple[bool, int, int]]:
     """A video file of 25 frames per second, a key frame a second. Of each packet, whether it is a key frame's, where in
     the file it begins, and its bytes."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
-        video.options = {"preset": "ultrafast", "bf": "0", "g": "25"}
+    with av.open(str(path), "w", options=muxer) as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 320, 240, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        video.options = {"preset": "ultrafast", "bf": str(reordered), "g": "25"} if codec == "libx264" else {}
+        if sound_s:
+            sound = container.add_stream("aac", rate=8000, layout="mono")
+            silence = np.zeros((1, round(sound_s * 8000)), np.float32)
+            note = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            note.sample_rate, note.pts = 8000, 0
+            container.mux(sound.encode(note))
+            container.mux(sound.encode())
         for number in range(frames):
             image = av.VideoFrame.from_ndarray(coded(number, (320, 240)), format="bgr24")
             container.mux(video.encode(image))

@@ -15,11 +15,13 @@ from . import clips
 class MjpegServer:
     """`/live` is the camera, all else a file of `folder`.
 
-    Attributes: mode: "ok", "freeze" or "close"; status: of the answer to `/live`; requests: how many came.
+    Attributes: mode: "ok", "freeze" or "close"; status: of the answer to `/live`; requests: how many came;
+    keep: the part of a file that is sent before the line breaks.
     """
 
     def __init__(self, folder: Path | None = None, fps: float = 25.0, port: int = 0) -> None:
         self.mode, self.status, self.fps, self.folder = "ok", 200, fps, folder
+        self.keep = 1.0
         self.frame_wh, self.requests, self.sent = (320, 240), 0, 0
         owner = self
 
@@ -65,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: int(len(content) * self.camera.keep)])
 
     def _stream(self) -> None:
         camera = self.camera

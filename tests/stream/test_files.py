@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +135,98 @@ def test_no_frame_starts_threads_of_its_own(tmp_path: Path) -> None:
     threads = [resources()["threads"] for _ in source]
     assert max(threads) <= threads[0] + (os.cpu_count() or 1)
     source.close()
+
+
+FIRST = {"movflags": "+faststart"}  # the index, as of what is made for the web
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "muxer"),
+    [("a.mp4", 0.5, FIRST), ("a.mp4", 0.8, FIRST), ("a.mov", 0.5, FIRST), ("a.mkv", 0.5, {}), ("a.avi", 0.5, {})],
+)
+def test_a_recording_that_breaks_off_is_told(tmp_path: Path, name: str, keep: float, muxer: dict[str, str]) -> None:
+    path, events = tmp_path / name, Events()
+    clips.recording(path, 250, "mpeg4" if name == "a.avi" else "libx264", **muxer)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    source = open_source(str(path), events=events)
+    count = len(list(source))
+    assert 50 < count < 225
+    assert [event.kind for event in events.history()] == ["source_ended_early"]
+    found = re.search(r"a\.\w{3}' whole, but it breaks off after (\d+\.\d) of 10\.0 s", source.cut_short)
+    assert found
+    assert float(found[1]) == pytest.approx(count / 25, abs=0.2)
+    assert source.state().kind == "ENDED"
+    source.close()
+
+
+WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "index last": ("a.mp4", {}),
+    "index first": ("a.mp4", FIRST),
+    "reordered frames": ("a.mp4", {"reordered": 3}),
+    "in fragments": ("a.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    "fragments with an index": ("a.mp4", {"movflags": "frag_keyframe+default_base_moof"}),
+    "longer sound": ("a.mp4", {"sound_s": 9.0}),
+    "longer sound, Matroska": ("a.mkv", {"sound_s": 9.0}),
+    "Matroska": ("a.mkv", {"reordered": 3}),
+    "Matroska as it is sent": ("a.mkv", {"live": "1"}),
+    "AVI": ("a.avi", {"codec": "mpeg4"}),
+    "AVI of pictures": ("a.avi", {"codec": "mjpeg"}),
+    "broadcast": ("a.ts", {}),
+    "bare": ("a.h264", {}),
+    "bare pictures": ("a.mjpeg", {"codec": "mjpeg"}),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_recordings_are_not_told_to_break_off(tmp_path: Path, kind: str) -> None:
+    name, options = WHOLE[kind]
+    clips.recording(tmp_path / name, 100, **options)
+    assert told(tmp_path / name) == (100, [])
+
+
+def told(path: Path) -> tuple[int, list[str]]:
+    """How many frames came, and what was told of them."""
+    events = Events()
+    source = open_source(str(path), events=events)
+    count = len(list(source))
+    source.close()
+    assert bool(source.cut_short) == bool(events.history())
+    return count, [event.kind for event in events.history()]
+
+
+def test_times_that_make_no_recording_break_off(tmp_path: Path) -> None:
+    times = np.cumsum([0, 0.04, 0.2, 0.033, 1.5, 0.04, 0.04, 5.0])
+    for name in ("a.mp4", "a.mkv"):
+        assert told(clips.at_times(tmp_path / name, times)) == (8, [])
+    part = tmp_path / "joined.ts"
+    part.write_bytes(clips.transport_stream(20, begin_s=80) + clips.transport_stream(20))
+    assert told(part)[0] == 40
+    assert told(part)[1] == []
+
+
+def test_a_recording_that_was_trimmed_by_its_edit_list_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    clips.recording(path, 100)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") + 8
+    assert struct.unpack_from(">I", content, at) == (1,)  # a version of small numbers, and one entry
+    scale = struct.unpack_from(">I", content, content.index(b"mdhd") + 16)[0]
+    struct.pack_into(">II", content, at + 4, 1500, scale)  # a second and a half from the first second on
+    path.write_bytes(content)
+    count, kinds = told(path)
+    assert 30 < count < 50
+    assert kinds == []
+
+
+def test_who_ends_the_reading_is_not_told_that_it_breaks_off(tmp_path: Path) -> None:
+    path, events = tmp_path / "a.mp4", Events()
+    clips.recording(path, 100, **FIRST)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_source(str(path), events=events)
+    frames = iter(source)
+    next(frames)
+    source.close()
+    assert (list(frames), source.cut_short, events.history()) == ([], "", ())
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7])

@@ -85,6 +85,26 @@ def test_a_recording_behind_an_address_is_kept_whole_and_ends(tmp_path: Path) ->
         source.close()
 
 
+@pytest.mark.parametrize("keep", [0.5, 1.0])
+def test_a_recording_whose_line_breaks_is_told(tmp_path: Path, keep: float) -> None:
+    clips.recording(tmp_path / "a.mp4", 250, movflags="+faststart")
+    events = Events()
+    with MjpegServer(tmp_path) as server:
+        server.keep = keep
+        source = open_source(server.url.replace("live", "a.mp4"), QUICK, events)
+        count = len(list(source))
+        source.close()
+    early = [event.details["reason"] for event in events.history() if event.kind == "source_ended_early"]
+    if keep == 1:
+        assert (count, early, source.cut_short) == (250, [], "")
+    else:
+        assert 50 < count < 200
+        assert len(early) == 1
+        assert early[0].endswith("of 10.0 s")
+        assert early[0] in source.cut_short
+    assert source.state().kind == "ENDED"
+
+
 def test_live_hls_is_paced_though_it_comes_in_segments(tmp_path: Path) -> None:
     for number in range(6):
         segment(tmp_path, number)

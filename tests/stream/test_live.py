@@ -179,6 +179,8 @@ def test_retries_are_bounded_where_asked() -> None:
     with pytest.raises(SourceUnavailableError, match=r"rtsp://cam/1.*connection refused after 3 more tries"):
         list(source)
     assert script.calls == 4
+    assert source.state().kind == "NO SIGNAL"  # not "ENDED", which is well
+    assert "connection refused after 3 more tries" in source.state().reason
     source.close()
     with pytest.raises(SourceUnavailableError, match="connection refused"):
         LiveSource("cam", script, LiveOptions(wait=False), Events())

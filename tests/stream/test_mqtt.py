@@ -14,6 +14,8 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from paho.mqtt.client import MQTTMessageInfo
+from paho.mqtt.enums import MQTTErrorCode
 
 from tests.runtime.conftest import clip, stub_model  # noqa: F401
 from trt_blendmask.runtime.events import Events
@@ -149,12 +151,15 @@ def test_a_wrong_password_and_the_right_one(stub_model: Maker, clip: Maker, tmp_
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "adm1n", "s3cret"], check=True)
     with Mosquitto(tmp_path, f"password_file {passwords}") as broker:
         words = [sys.executable, "-m", "trt_blendmask", "run", str(stub_model()), str(clip(frames=8)), "--mqtt"]
-        address = f"@127.0.0.1:{broker.port}/belt"
+        address = f"@127.0.0.1:{broker.port}/belt/1"
         wrong = run_words([*words, f"mqtt://adm1n:n0tit{address}"])
         assert wrong.returncode == 74
-        assert f"Not one frame could be sent to 'mqtt://127.0.0.1:{broker.port}/belt': the broker " in wrong.stderr
+        assert (
+            f"Not one frame could be sent to 'mqtt://127.0.0.1:{broker.port}/belt/1': the broker "
+            in wrong.stderr.splitlines()[-1]
+        )
         assert "8 frames in" in wrong.stdout
-        with Subscriber(broker.port, "belt", ("adm1n", "s3cret")) as ears:
+        with Subscriber(broker.port, "belt/1", ("adm1n", "s3cret")) as ears:
             right = run_words([*words, f"mqtt://adm1n:s3cret{address}"])
             assert until(lambda: len(ears.got) == 8)
     assert right.returncode == 0
@@ -195,3 +200,50 @@ def test_a_run_that_is_killed_is_reported_offline(stub_model: Maker, tmp_path: P
         process.kill()
         process.wait()
         assert until(lambda: ears.of("belt/state")[-1] == "offline")
+
+
+def test_after_a_long_outage_it_is_online_again(tmp_path: Path) -> None:
+    """More events wait than there is room for."""
+    broker, events = Mosquitto(tmp_path), Events()
+    sink = Mqtt(Broker("127.0.0.1", broker.port, "belt"), "rle", events, waits=False)
+    sink.check()
+    for number in range(mqtt.MOST_EVENTS + 50):
+        events.publish("camera_lost", str(number))
+    with broker, Subscriber(broker.port, "belt/#") as ears:
+        assert until(lambda: ears.of("belt/state") == ["online"])
+        with Subscriber(broker.port, "belt/state") as late:
+            assert until(lambda: late.got == [("belt/state", b"online", True)])
+        sink.close()
+        assert until(lambda: ears.of("belt/state") == ["online", "offline"])
+
+
+def test_a_goodbye_that_finds_no_room_is_said_by_the_broker(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port, "belt/state") as ears:
+        sink = Mqtt(Broker("127.0.0.1", broker.port, "belt"), "rle", Events(), waits=False)
+        sink.check()
+        assert until(lambda: ears.of("belt/state") == ["online"])
+        refused = MQTTMessageInfo(0)
+        refused.rc = MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
+        sink._client.publish = lambda *_: refused  # type: ignore[method-assign, assignment]
+        sink.close()
+        assert until(lambda: not sink._thread.is_alive())
+        assert until(lambda: ears.of("belt/state")[1:] == ["offline"])
+
+
+def test_a_broker_that_is_there_only_after_the_end(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port, "belt/#") as ears:
+        sink = Mqtt(Broker("127.0.0.1", broker.port, "belt"), "rle", Events(), waits=False)
+        connect, ended = sink._client.connect, threading.Event()
+
+        def slow(*where: object) -> object:
+            assert ended.wait(20)
+            return connect(*where)  # type: ignore[arg-type]
+
+        sink._client.connect = slow  # type: ignore[assignment, method-assign]
+        threading.Timer(0.1, sink._tried.set).start()
+        sink.check()
+        sink.close()
+        ended.set()
+        sink._thread.join(10)
+        assert not sink._thread.is_alive()
+        assert not ears.got

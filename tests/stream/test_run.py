@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.runtime.conftest import stub_model  # noqa: F401
@@ -19,6 +20,7 @@ from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.pipeline import run
 from trt_blendmask.runtime.sources import LiveOptions
 
+from . import clips
 from .conftest import until
 from .rtsp_server import RtspServer
 
@@ -71,6 +73,31 @@ def test_it_stops_while_there_never_was_a_camera(stub_model: Maker) -> None:  # 
     assert "connection refused" in first
     assert "0 frames" in out
     assert seconds < 5
+
+
+def test_a_recording_that_breaks_off_ends_with_65_and_what_came_is_kept(
+    stub_model: Maker,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    belt, lines, video = tmp_path / "belt.mp4", tmp_path / "a.jsonl", tmp_path / "a.mkv"
+    clips.recording(belt, 150, movflags="+faststart")
+    words = ["run", str(stub_model()), str(belt), "--json", str(lines), "--save", str(video)]
+    assert cli.main(words) == 0
+    assert "early" not in "".join(capsys.readouterr())
+    belt.write_bytes(belt.read_bytes()[: belt.stat().st_size // 2])
+    for more in ([], ["--every", "2"]):
+        assert cli.main([*words, *more]) == 65
+        out, err = capsys.readouterr()
+        count = len(lines.read_text().splitlines())
+        assert 20 < count < 120
+        assert f"{count} frames in " in out
+        assert "sources ended early: 1" in out
+        assert "ended early, it breaks off after" in err
+        assert err.splitlines()[-1].startswith(f"error[65]: Expected '{belt}' whole, but it breaks off after ")
+        with av.open(str(video)) as container:
+            assert len(list(container.decode(video=0))) == count
+    assert cli.main([*words, "--max-frames", "5"]) == 0
 
 
 def test_ctrl_c_in_the_midst_of_an_import_is_ctrl_c(

@@ -8,6 +8,7 @@ from pathlib import Path
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
+from trt_blendmask.layout import printable
 
 
 def add(verb: AddVerb) -> None:
@@ -53,6 +54,6 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
         shows_progress=console.shows_progress,
     )
     for line in report.lines():
-        console.say(line)
+        console.say(printable(line))
     if report.stopped:
         raise KeyboardInterrupt(f"Stopped by Ctrl-C after {report.pictures} pictures; {args.output} is of these.")

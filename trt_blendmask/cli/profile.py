@@ -11,6 +11,7 @@ from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
 from trt_blendmask.errors import UsageError
+from trt_blendmask.layout import printable
 
 
 def add(verb: AddVerb) -> None:
@@ -64,9 +65,13 @@ def add(verb: AddVerb) -> None:
 
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
+    from trt_blendmask.engines.passport import passport_path
     from trt_blendmask.files import check_outputs, check_writable
+    from trt_blendmask.runtime.choice import is_engine
 
-    inputs = [*args.models, *(args.from_trtexec or ()), *(args.diff or ()), args.images, args.source]
+    passports = [passport_path(model) for model in args.models if is_engine(model)]
+    pictures = [text for text in (args.images, args.source) if text]
+    inputs = [*args.models, *passports, *(args.from_trtexec or ()), *(args.diff or ()), *pictures]
     outputs = [path for path in (args.output, args.json) if path is not None]
     _refuse_unused(args)
     check_outputs(outputs, inputs)
@@ -121,7 +126,7 @@ def _profile(args: argparse.Namespace, console: Console) -> None:
         report = profile(args.models, options, _command(args.source), bar.update)
     files = write(report, args.output, args.json, args.trtexec_json)
     for line in [*lines(report), f"Wrote {' and '.join(map(str, files))}"]:
-        console.say(line)
+        console.say(printable(line))
     if report.stopped:
         raise KeyboardInterrupt(f"Stopped by Ctrl-C; {args.output} is of what was measured until then.")
     require(report)
@@ -135,7 +140,7 @@ def _from_trtexec(args: argparse.Namespace, console: Console) -> None:
     report = report_of_trtexec(args.from_trtexec, args.percentiles, _command())
     files = write(report, args.output, args.json, args.trtexec_json)
     for line in [*lines(report), f"Wrote {' and '.join(map(str, files))}"]:
-        console.say(line)
+        console.say(printable(line))
 
 
 def _diff(args: argparse.Namespace, console: Console) -> None:
@@ -146,7 +151,7 @@ def _diff(args: argparse.Namespace, console: Console) -> None:
     found = diff(*map(read_report, args.diff))
     files = write_diff(found, args.output, args.json)
     for line in [*sentences(found), f"Wrote {' and '.join(map(str, files))}"]:
-        console.say(line)
+        console.say(printable(line))
 
 
 def _command(source: str = "") -> str:
@@ -155,6 +160,10 @@ def _command(source: str = "") -> str:
 
     words = sys.argv[1:]
     if source:
-        typed, shown = (source, f"--source={source}"), parse(source).name
-        words = [word.replace(source, shown) if word in typed else word for word in words]
+        shown = parse(source).name
+        # `--source` may be cut to `--sou`.
+        words = [
+            word.removesuffix(source) + shown if word == source or word.endswith(f"={source}") else word
+            for word in words
+        ]
     return shlex.join(["trt-blendmask", *words])

@@ -9,7 +9,7 @@ from trt_blendmask.cli import device, values
 from trt_blendmask.cli.heap import share_one_arena
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
-from trt_blendmask.errors import OutputError, UsageError
+from trt_blendmask.errors import DataError, OutputError, UsageError
 
 
 def add(verb: AddVerb) -> None:
@@ -112,3 +112,5 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     say(report.summary())  # Ctrl-C is how a run is ended: its files are finished, so that is done, too
     if report.failures:
         raise OutputError(report.failures[0])
+    if report.cut_short and not report.stopped:
+        raise DataError(report.cut_short[0])

@@ -18,7 +18,7 @@ from trt_blendmask.compare.measure import ClassRow, Measure, WorstPicture
 from trt_blendmask.compare.page import page_of
 from trt_blendmask.compare.stages import Seen, StageDifference, Watched
 from trt_blendmask.engines.passport import passport_path
-from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.errors import DataError, OutputNameError, UsageError
 from trt_blendmask.evaluate.class_names import places
 from trt_blendmask.files import check_outputs, check_writable, write_texts
 from trt_blendmask.layout import columns
@@ -131,6 +131,8 @@ def compare(
     Raises:
         UsageError, InputMissingError, DataError, OutputError: with what to do about it; as `trt_blendmask.load`, too.
     """
+    if not output.name:  # of ".", which has no suffix to change
+        raise OutputNameError(f"Expected a file name to write, got the folder '{output}'. Type: -o compare.html")
     facts = output.with_suffix(".json")
     if output.suffix.lower() in SUFFIXES:
         raise UsageError(f"Expected a page to write, got '{output}', as pictures are named. Type: -o compare.html")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trt_blendmask.evaluate.annotations import Annotations
-from trt_blendmask.paste import Patch
+from trt_blendmask.paste import Patch, clip_boxes, visible
 from trt_blendmask.quantize.agreement import IOU, box_ious, greedy, match_rest
 from trt_blendmask.runtime.overlay import draw
 from trt_blendmask.runtime.panels import beside, paint
@@ -83,10 +83,11 @@ class Confusion:
         return [failure for *_, failure in sorted(self._worst, key=lambda entry: (-entry[0], -entry[1]))]
 
     def _judged(self, detections: Detections) -> Detections:
-        known = (detections.classes >= 0) & (detections.classes < len(self._place_of_class))
+        known = visible(detections) & (detections.classes >= 0) & (detections.classes < len(self._place_of_class))
         known &= detections.scores >= SCORE
         sure = detections.keep(known)
-        return sure.keep(self._place_of_class[sure.classes] >= 0)
+        sure = sure.keep(self._place_of_class[sure.classes] >= 0)
+        return replace(sure, xyxy=clip_boxes(sure.xyxy, sure.frame_wh))  # as the boxes of COCO results are
 
     def _in_crowd(self, box: F32, kind: int, crowds: list[dict[str, Any]]) -> bool:
         for row, crowd in zip(crowds, _xyxy(crowds), strict=True):

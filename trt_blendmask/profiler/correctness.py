@@ -8,6 +8,7 @@ from trt_blendmask.compare import renaming
 from trt_blendmask.compare.measure import Measure
 from trt_blendmask.compare.stages import Seen
 from trt_blendmask.errors import DataError
+from trt_blendmask.paste import visible
 from trt_blendmask.quantize.agreement import SCORE
 from trt_blendmask.runtime.model import Model
 from trt_blendmask.structures import U8
@@ -23,7 +24,7 @@ class Reference:
     def __init__(self, model: Model, images: Sequence[U8]) -> None:
         """Raises: as `model` of an image."""
         self._model, self._images = model, images
-        self._seen = [Seen(model(image), None, None) for image in images]
+        self._seen = [_seen(model, image) for image in images]
 
     def agreement(self, other: Model) -> dict[str, float] | str:
         """How far `other` agrees with it, see `ModelProfile.agreement`, or why that cannot be said.
@@ -37,7 +38,7 @@ class Reference:
         except DataError as error:
             return str(error).rstrip(".")
         for number, (image, seen) in enumerate(zip(self._images, self._seen, strict=True)):
-            measure.add(str(number), image, seen, rename(Seen(other(image), None, None)))
+            measure.add(str(number), image, seen, rename(_seen(other, image)))
         found = measure.agreement()
         return {
             "pictures": float(measure.pictures),
@@ -47,6 +48,12 @@ class Reference:
             "mask_iou": found.mask_iou,
             "boundary_f": measure.boundary_f(),
         }
+
+
+def _seen(model: Model, image: U8) -> Seen:
+    """Without what no pixel of the picture shows."""
+    found = model(image)
+    return Seen(found.keep(visible(found)), None, None)
 
 
 def fault(agreement: dict[str, float], label: str) -> str:

@@ -35,7 +35,8 @@ class ModelDiff:
         one, other: labels. metric: a key of `ModelProfile.times`, "layers" where only those were timed, "" nothing.
         one_ms, other_ms: medians. ratio: other / one, from `low` to `high`; None where either was not timed.
         noise: relative difference that both runs together would give without any.
-        differs: beyond it. causes: likely ones, in words; notes: in what else the two are unlike.
+        judged: whether there were rounds enough to know. differs: beyond it.
+        causes: likely ones, in words; notes: in what else the two are unlike.
         parts, layers: what changed there; none of them where either has no layers.
     """
 
@@ -48,6 +49,7 @@ class ModelDiff:
     low: float
     high: float
     noise: float
+    judged: bool
     differs: bool
     causes: tuple[str, ...]
     notes: tuple[str, ...]
@@ -151,7 +153,6 @@ def _model(one: ModelProfile, other: ModelProfile, environment: tuple[tuple[str,
         layers = changes_of(one.layers, other.layers, noise)
         parts = parts_of(layers, (reformats_of(one.layers), reformats_of(other.layers)), noise)
     differs = judged and ratio is not None and abs(math.log(ratio)) > math.log1p(noise)
-    few = () if judged or ratio is None else (f"too few rounds of {metric} times to tell a difference from noise",)
     return ModelDiff(
         one=one.label,
         other=other.label,
@@ -162,9 +163,10 @@ def _model(one: ModelProfile, other: ModelProfile, environment: tuple[tuple[str,
         low=ratio / (1 + noise) if ratio else 0.0,
         high=ratio * (1 + noise) if ratio else 0.0,
         noise=noise,
+        judged=judged,
         differs=differs,
         causes=_causes(one, other, layers, parts, environment) if differs or any(p.differs for p in parts) else (),
-        notes=(*_notes(one, other), *few),
+        notes=_notes(one, other),
         parts=parts,
         layers=layers,
     )
@@ -217,6 +219,8 @@ def verdict(model: ModelDiff) -> str:
     if model.ratio is None:
         return f"{name}: not timed in both"
     words = f"{name}: {model.metric} {model.one_ms:.3f} -> {model.other_ms:.3f} ms"
+    if not model.judged:
+        return f"{words}: too few rounds to tell a difference from noise"
     if not model.differs:
         return f"{words}: no difference beyond the noise of {model.noise:.1%}"
     return f"{words}: {model.ratio:.3f} times as long ({model.low:.3f} to {model.high:.3f})"

@@ -13,6 +13,7 @@ from trt_blendmask.doctor.machine import Machine
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.profiler import verdicts
 from trt_blendmask.profiler.environment import look_round, missing
+from trt_blendmask.profiler.page.words import untimed
 from trt_blendmask.profiler.readings import GPU_POWER, Watcher
 from trt_blendmask.profiler.report import Comparison, Environment, ModelProfile, ProfileReport
 from trt_blendmask.profiler.statistics import compare_times, noise_of
@@ -96,12 +97,12 @@ def report_of_trtexec(files: Sequence[Path], percentiles: tuple[float, ...], com
 
 
 def require(report: ProfileReport) -> None:
-    """Refuse a report with a model that was not timed.
+    """Refuse a report with a model that was not timed, or not to the end.
 
     Raises:
         DataError: there is one.
     """
-    wrong = [f"'{model.path}' was not timed: {model.error}." for model in report.models if model.error]
+    wrong = [f"'{model.path}' was {untimed(model)}: {model.error}." for model in report.models if model.error]
     if wrong and not report.stopped:
         raise DataError(" ".join(wrong))
 

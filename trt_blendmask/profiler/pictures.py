@@ -29,7 +29,7 @@ def of_source(text: str) -> list[U8]:
     """
     kept: list[U8] = []
     every = 1
-    with closing(open_source(text, LiveOptions(wait=False))) as source:
+    with closing(open_source(text, LiveOptions(wait=False, max_retries=0))) as source:
         for number, frame in enumerate(source):
             if number >= _MOST_READ:
                 break

@@ -73,16 +73,18 @@ def profile_pipeline(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trt-blendmask-")))
         models = load_teams(stack, path, RunOptions(), options.device, options.gpu)[0]
-        source = stack.enter_context(closing(open_source(options.source, LiveOptions(wait=False), events)))
+        live = LiveOptions(wait=False, max_retries=0)  # a camera that goes away must not hold up the rest
+        source = stack.enter_context(closing(open_source(options.source, live, events)))
         watched = WatchedSource(source, options.seconds)
         sink = WatchedSink(Recorder(folder / "run.mkv", source.fps, events), watched)
         job, seconds = _work(models, watched, sink, events, RunOptions())
         everything = sink.frames()
         frames = everything[_WARM_UP * len(models) :]
         if not frames:
+            longer = "measure for longer, with --duration 10s, or " if seconds >= options.seconds else ""
             raise DataError(
-                f"Expected more than {_WARM_UP * len(models)} frames from '{source.name}', got {len(everything)}. "
-                "Measure for longer, with --duration 10s, or name another source: --source synthetic:conveyor"
+                f"Expected more than {_WARM_UP * len(models)} frames from '{source.name}', got {len(everything)}: "
+                f"{longer}name another source, with --source synthetic:conveyor"
             )
         ages = _ages(models, sink.images, options.seconds, warn) if options.glass else []
     return PipelineProfile(
@@ -156,7 +158,8 @@ def _stages(frames: Sequence[tuple[int, Spans]], networks: int, percentiles: Seq
             for index, spans in drawn
         )
         abreast = networks if thread == "network" else 1
-        stages.append(Stage(name, Distribution.from_samples(times, percentiles), thread, shown, abreast))
+        together = len(frames) / len({spans[name] for _, spans in frames})
+        stages.append(Stage(name, Distribution.from_samples(times, percentiles), thread, shown, abreast, together))
     return tuple(stages)
 
 
@@ -180,6 +183,10 @@ class WatchedSource:
     @property
     def dropped(self) -> int:
         return self._source.dropped
+
+    @property
+    def cut_short(self) -> str:
+        return self._source.cut_short
 
     def state(self) -> SourceState:
         return self._source.state()

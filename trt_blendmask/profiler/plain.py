@@ -15,6 +15,7 @@ from trt_blendmask.errors import DataError
 T = TypeVar("T")
 _MOST_DIGITS = 20  # of a whole number: 64 bits
 _MOST = 1e15  # of any other: more is no measurement, and its square overflows nothing
+_LEAST = 1e-30  # likewise, and its inverse
 
 
 def plain_of(text: str | bytes) -> Any:
@@ -37,7 +38,7 @@ def _whole(digits: str) -> int:
 
 def _real(digits: str) -> float:
     value = float(digits)
-    if not abs(value) <= _MOST:
+    if not (value == 0 or _LEAST <= abs(value) <= _MOST):
         raise ValueError(f"{digits:.40} is no measurement")
     return value
 

@@ -265,6 +265,7 @@ class Stage:
     Attributes:
         thread: a name; stages of one thread cannot overlap. abreast: how many such threads there are.
         spans: of some frames, the same for all stages: (frame index, begin, end), in ms from the first frame's begin.
+        together: frames, on average, that go through it at once, as in the network of a model with a batch.
     """
 
     name: str
@@ -272,6 +273,7 @@ class Stage:
     thread: str
     spans: tuple[tuple[int, float, float], ...] = ()
     abreast: int = 1
+    together: float = 1.0
 
 
 @dataclass(frozen=True)

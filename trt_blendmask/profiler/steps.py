@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trt_blendmask.backends.tensorrt import TensorRtSession
+from trt_blendmask.calibrate.pictures import LISTS
 from trt_blendmask.errors import DataError, TrtBlendMaskError, first_line
 from trt_blendmask.files import file_sha256
 from trt_blendmask.inspect import inspect
@@ -34,6 +35,7 @@ _CORRECT_ON = 8  # pictures
 _THROUGHPUT = 0.5  # of the duration
 _LAYERS_ON = 4  # pictures
 _PIPELINE_S = 2.0  # at least
+_BATCH = "its times, rate and energy are those of a whole batch with a single frame in it."
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ class Steps:
         self.models = [_facts(path, runner) for path, runner in zip(paths, self.runners, strict=True)]
         self.pipeline: list[PipelineProfile] = []
         self.warnings: list[str] = []
+        for k, runner in enumerate(self.runners):
+            if runner.model.batch > 1:
+                self._warn(k, f"Takes {runner.model.batch} frames at once, of which one is filled here: {_BATCH}")
 
     def take(self) -> None:
         """All steps."""
@@ -151,7 +156,8 @@ class Steps:
         k = min(timed, key=lambda k: float(np.median(self.runners[k].times["host"])))
         options, model = self._options, self.models[k]
         self._tick("the whole pipeline", 0.0)
-        source = options.images or options.source or pictures.PIPELINE
+        is_list = Path(options.images).suffix.lower() in LISTS  # which `run` does not read
+        source = options.source or (options.images if not is_list else "") or pictures.PIPELINE
         seconds = max(_PIPELINE_S, options.duration)
         asked = PipelineOptions(
             source, seconds, percentiles=options.percentiles, device=options.device, gpu=options.gpu

@@ -57,7 +57,9 @@ class Runner:
         """Run for so long, two frames at least; what the fastest took, in seconds."""
         fastest, began, count = float("inf"), time.perf_counter(), 0
         while count < 2 or time.perf_counter() - began < seconds:
-            fastest = min(fastest, self._frame(images[count % len(images)])[0])
+            first = time.perf_counter()
+            self._frame(images[count % len(images)])
+            fastest = min(fastest, time.perf_counter() - first)
             count += 1
         return fastest
 
@@ -67,29 +69,25 @@ class Runner:
             self._frame(images[(first - 1) % len(images)])
         began = time.perf_counter()
         for k in range(first, first + count):
-            host, network = self._frame(images[k % len(images)])
-            self._note("host", 1e3 * host, number)
-            self._note("network", 1e3 * network, number)
-            if isinstance(self.session, _TellsTimes):
-                seen = self.session.times()
-                parts = (seen.frame, seen.upload, seen.compute, seen.download, seen.launch)
-                for key, ms in zip(("gpu", "h2d", "compute", "d2h", "enqueue"), parts, strict=True):
-                    self._note(key, ms, number)
+            for key, ms in self._frame(images[k % len(images)]).items():
+                self.times.setdefault(key, []).append(ms)
+                self.rounds.setdefault(key, []).append(number)
         self.turns.append((began, time.perf_counter()))
 
-    def _frame(self, image: U8) -> tuple[float, float]:
-        """Seconds of letterbox to Detections, and of the network among them."""
+    def _frame(self, image: U8) -> dict[str, float]:
+        """Milliseconds by key of `ModelProfile.times`; those of a GPU come from frames of their own."""
         began = time.perf_counter()
         images, box = self.model.letterbox(image)
         handed = time.perf_counter()
         outputs = self.model.infer(images)
         back = time.perf_counter()
         self.model.collect(outputs, box)
-        return time.perf_counter() - began, back - handed
-
-    def _note(self, key: str, ms: float, number: int) -> None:
-        self.times.setdefault(key, []).append(ms)
-        self.rounds.setdefault(key, []).append(number)
+        found = {"host": 1e3 * (time.perf_counter() - began), "network": 1e3 * (back - handed)}
+        if isinstance(self.session, _TellsTimes):
+            seen = self.session.times()
+            parts = (seen.frame, seen.upload, seen.compute, seen.download, seen.launch)
+            found |= zip(("gpu", "h2d", "compute", "d2h", "enqueue"), parts, strict=True)
+        return found
 
 
 def take_turns(
@@ -114,7 +112,7 @@ def take_turns(
             noise = max(_noise(runner) for runner in left)
             if noise <= QUIET or spent >= LONGER * duration:
                 return
-            goal += duration  # and no look before: who looks all the time finds a lucky moment
+            goal = spent + duration  # and no look before: who looks all the time finds a lucky moment
             words = f"timing for longer, as the noise is {noise:.0%}"
         order.reverse()  # there and back: who was first is last, so that steady drift cancels out
         if number % 2 == 0:

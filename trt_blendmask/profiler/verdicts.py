@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from trt_blendmask.backends.onnxruntime import available_cores
 from trt_blendmask.profiler.readings import Watcher
 from trt_blendmask.profiler.report import Environment, ModelProfile, Span
 
@@ -54,7 +55,7 @@ def of_model(model: ModelProfile) -> tuple[str, ...]:
 def of_machine(environment: Environment, watcher: Watcher, models: Sequence[ModelProfile]) -> tuple[str, ...]:
     """Of all figures."""
     warnings = [f"The machine was slowed down by {words} meanwhile." for words in sorted(watcher.slowed_by)]
-    others, stolen, cores = watcher.others_cores, watcher.stolen_cores, environment.cores
+    others, stolen, cores = watcher.others_cores, watcher.stolen_cores, available_cores()
     if others is not None and others > _OTHERS * cores:
         warnings.append(f"Other processes used {others:.2f} of {cores} cores meanwhile: close them and profile again.")
     if stolen is not None and stolen > _STOLEN * cores:

@@ -30,10 +30,13 @@ class Deadline:
         self._ages: deque[float] = deque(maxlen=WINDOW)
         self._work: deque[float] = deque(maxlen=WINDOW)  # seconds from `take` to the end
         self._calm, self._patience, self._missed = 0, _FIRST_PATIENCE, False
-        self._told_drop, self._dropped = False, 0
+        self._told_drop, self._tell_drop, self._dropped = False, False, 0
 
     def too_old(self, frame: Frame) -> bool:
-        """Whether a frame that nobody has begun with would come too late though a fresh one would not."""
+        """Whether a frame that nobody has begun with would come too late though a fresh one would not.
+
+        Called where others wait for a lock: what is to be told, the next `done` tells.
+        """
         if self._limit_s is None:
             return False
         with self._lock:
@@ -41,9 +44,8 @@ class Deadline:
             late = time.monotonic() - frame.captured_s + work_s > self._limit_s
             drops = late and 0 < work_s <= 0.9 * self._limit_s and self._dropped < _MOST_DROPS
             self._dropped = self._dropped + 1 if drops else 0
-            tell, self._told_drop = drops and not self._told_drop, self._told_drop or drops
-        if tell:
-            self._tell("frames that would come too late are dropped", 0)
+            self._tell_drop = self._tell_drop or (drops and not self._told_drop)
+            self._told_drop = self._told_drop or drops
         return drops
 
     def limited(self, found: Detections) -> Detections:
@@ -54,6 +56,10 @@ class Deadline:
         """One frame is out, `age_s` after its capture and `work_s` after work on it began."""
         if self._limit_s is None:
             return
+        with self._lock:
+            tell_drop, self._tell_drop = self._tell_drop, False
+        if tell_drop:
+            self._tell("frames that would come too late are dropped", 0)
         with self._lock:
             self._ages.append(age_s)
             self._work.append(work_s)

@@ -28,6 +28,7 @@ from trt_blendmask.runtime.overlay import check_choices
 from trt_blendmask.runtime.preview import Preview, Serving
 from trt_blendmask.runtime.progress import spell
 from trt_blendmask.runtime.recording import Recording
+from trt_blendmask.runtime.recording.switched import Switched
 from trt_blendmask.runtime.sinks import Sinks
 from trt_blendmask.runtime.sources import LiveOptions, Source, open_source
 from trt_blendmask.runtime.stop import StopSignals
@@ -52,6 +53,7 @@ class RunReport:
         how: what ran the network and why, in words.
         age_ms: of live frames, from capture to the end of their writing: the median and the 99th percentile.
         broken: frames for which the network gave something that is no number.
+        cut_short: which recordings were over before their own end, a sentence each.
     """
 
     frames: int
@@ -66,6 +68,7 @@ class RunReport:
     failures: tuple[str, ...] = ()
     age_ms: tuple[float, float] | None = None
     broken: int = 0
+    cut_short: tuple[str, ...] = ()
 
     @property
     def fps(self) -> float:
@@ -79,6 +82,7 @@ class RunReport:
         text += f", {self.corrupt} corrupt frames" if self.corrupt else ""
         text += f", {self.dropped} dropped for newer ones" if self.dropped else ""
         text += f", {self.broken} with outputs that are no numbers" if self.broken else ""
+        text += f", sources ended early: {len(self.cut_short)}" if self.cut_short else ""
         text += ", stopped early" if self.stopped else ""
         text += f", outputs stopped by errors: {len(self.failures)}" if self.failures else ""
         names = [str(path) for path in self.outputs]
@@ -153,7 +157,7 @@ def run(
         sinks = recording.open(events, sources, controls, [preview] if preview else [])
         job = Job(teams, sources, sinks, events, options, controls, max_frames, paste, colour_by)
         if preview:
-            preview.begin(sources, job.dropped, loaded.how, can_record=recording.save is not None)
+            preview.begin(sources, job.dropped, loaded.how, can_record=lambda: sinks.has(Switched))
         signals = stack.enter_context(StopSignals())
         opened.pop_all()  # the job closes them, all at a time
         try:
@@ -180,6 +184,7 @@ def _report(job: Job, sources: Sequence[Source], sinks: Sinks, seconds: float, s
         tuple(sinks.failures),
         tally.age_ms(),
         tally.broken,
+        tuple(one.cut_short for one in sources if one.cut_short),
     )
 
 

@@ -6,6 +6,7 @@ on without it until it is back, and the end of the run leaves it behind.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from trt_blendmask.runtime.outlet import Outlet, failure
 from trt_blendmask.runtime.result import FrameResult
 
 _LOOK_S = 0.1  # how often a wait is looked at
+_SIGNAL_S = 0.5  # from a signal that ends a reader and us to `hurry`, at most
 _WRITE_S, _CLOSE_S = 1.0, 1.4  # from a signal to the end of what is being written, and to that of the files
 
 
@@ -68,18 +70,18 @@ class OfOneSource:
 
     def __init__(self, sink: Sink, number: int) -> None:
         self.name, self.check, self.close = sink.name, sink.check, sink.close
-        self._sink, self.number = sink, number
+        self.sink, self.number = sink, number
 
     @property
     def draws(self) -> bool:
-        return self._sink.draws
+        return self.sink.draws
 
     @property
     def written(self) -> list[Path]:
-        return self._sink.written
+        return self.sink.written
 
     def write(self, result: FrameResult) -> None:
-        self._sink.write(result)
+        self.sink.write(result)
 
 
 class Sinks:
@@ -99,6 +101,7 @@ class Sinks:
         self._all = tuple(Outlet(sink) for sink in sinks)
         self._working = list(self._all)
         self._write_until_s = self._close_until_s = float("inf")
+        self._hurried = threading.Event()
         self._events, self._exit = events, exit_on_failure
         for outlet in self._all:
             if error := failure(outlet.sink.check):
@@ -115,6 +118,11 @@ class Sinks:
         """Whether there is one that still works."""
         return bool(self._working)
 
+    def has(self, kind: type) -> bool:
+        """Whether one of that kind still works; from any thread."""
+        sinks = [outlet.sink for outlet in tuple(self._working)]
+        return any(isinstance(one.sink if isinstance(one, OfOneSource) else one, kind) for one in sinks)
+
     @property
     def draws(self) -> bool:
         return any(outlet.sink.draws for outlet in self._working)
@@ -130,7 +138,7 @@ class Sinks:
             hung_s: one that takes longer hangs. waits: for it, all the same.
 
         Raises:
-            OutputError: one has just failed, and that is to end the run.
+            OutputError: one has just failed, and that is to end the run; as where a reader left and was the only one.
         """
         until_s = time.monotonic() + hung_s
         outlets = [outlet for outlet in self._working if _is_for(outlet.sink, result)]
@@ -144,8 +152,12 @@ class Sinks:
         for outlet in outlets:
             self._await(outlet, until_s, waits)
             if (error := outlet.error) is not None:
+                nobody_reads = isinstance(error, BrokenPipeError)
+                if nobody_reads and self._hurried.wait(_SIGNAL_S):  # Ctrl-C ends all of `run ... --json - | jq .`
+                    self._leave(outlet)
+                    continue
                 self._stop(outlet, error)
-                if self._exit or isinstance(error, BrokenPipeError):  # nobody reads: `run ... --json - | head`
+                if self._exit or (nobody_reads and not self._working):  # `run ... --json - | head`
                     raise OutputError(self.failures[-1]) from error
 
     def hurry(self) -> None:
@@ -153,6 +165,7 @@ class Sinks:
         now_s = time.monotonic()
         self._write_until_s = min(self._write_until_s, now_s + _WRITE_S)
         self._close_until_s = min(self._close_until_s, now_s + _CLOSE_S)
+        self._hurried.set()
 
     def close(self, hung_s: float = float("inf")) -> None:
         """Finish every sink that still works, all at a time; what fails is told and counted, not raised.
@@ -195,9 +208,8 @@ class Sinks:
         if not isinstance(error, Exception):  # SystemExit and its like are no failure of the sink
             outlet.error = None
             raise error
+        self._leave(outlet)
         sink = outlet.sink
-        self._working.remove(outlet)
-        outlet.leave()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         text = reason if isinstance(error, TrtBlendMaskError) else f"Cannot write '{sink.name}': {reason}"
         kept = f"; kept: {', '.join(map(str, sink.written))}" if sink.written else ""
@@ -205,6 +217,10 @@ class Sinks:
         self._events.publish(
             "output_stopped", f"{sink.name}: output stopped ({text}){kept}", {"output": sink.name, "reason": reason}
         )
+
+    def _leave(self, outlet: Outlet) -> None:
+        self._working.remove(outlet)
+        outlet.leave()
 
     def _tell(self, outlet: Outlet, kind: str, what: str) -> None:
         name = outlet.sink.name

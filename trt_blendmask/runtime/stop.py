@@ -6,8 +6,10 @@ A terminal that closes sends SIGHUP twice, from its shell and from the kernel: t
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -41,5 +43,13 @@ class StopSignals:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.asked and number != getattr(signal, "SIGHUP", None):
+            _show_cursor()
             os._exit(EXIT_CODE)  # whatever hangs, hangs in threads that would be waited for
         self.asked = True
+
+
+def _show_cursor() -> None:
+    """What the progress bar has hidden, and will not show again itself; a terminal that takes nothing is left alone."""
+    with suppress(OSError):
+        if os.isatty(2) and select.select([], [2], [], 0)[1]:
+            os.write(2, b"\x1b[?25h")

@@ -17,7 +17,7 @@ from trt_blendmask.profiler.page.parts import Profiles, all_parts, inside_networ
 from trt_blendmask.profiler.page.roofline import roofline_svg
 from trt_blendmask.profiler.page.tables import environment_list, models_table
 from trt_blendmask.profiler.page.waterfall import stages_table, waterfall_svg
-from trt_blendmask.profiler.page.words import MAIN, METRICS, bound, ms_text, rank_text, summary
+from trt_blendmask.profiler.page.words import MAIN, METRICS, bound, ms_text, rank_text, summary, untimed
 from trt_blendmask.profiler.report import PipelineProfile, ProfileReport
 
 
@@ -53,7 +53,7 @@ def _warnings(report: ProfileReport) -> str:
     words = ["Cut short by Ctrl-C: this is what had been measured by then."] if report.stopped else []
     words += report.warnings
     words += [f"{model.label}: {warning}" for model in report.models for warning in model.warnings]
-    words += [f"{model.label} was not timed: {model.error}" for model in report.models if model.error]
+    words += [f"{model.label} was {untimed(model)}: {model.error}" for model in report.models if model.error]
     items = "".join(f"<li>{escape(word)}</li>" for word in words)
     return f'<div class="warnings"><b>Mind</b><ul>{items}</ul></div>' if words else ""
 

@@ -8,7 +8,7 @@ from trt_blendmask.html_page import svg, text, ticks
 from trt_blendmask.profiler.page.drawing import SERIES, between, tick_texts
 from trt_blendmask.profiler.report import Readings
 
-_W, _H = 350, 190
+_W, _H = 350, 170  # and what the names take
 _UNITS = {"MHz": "Clocks, MHz", "C": "Temperatures, °C", "W": "Power, W", "%": "Load, %"}
 _MOST_POINTS = 400
 Series = Mapping[str, list[float | None]]
@@ -24,7 +24,9 @@ def conditions_svgs(readings: Readings) -> list[str]:
 
 
 def _drawing(title: str, at_s: Sequence[float], series: Series) -> str:
-    left, right, top, floor = 40, _W - 12, 30 + 14 * ((len(series) + 1) // 2), _H - 24
+    names = 14 * ((len(series) + 1) // 2)
+    height = _H + names
+    left, right, top, floor = 40, _W - 12, 30 + names, height - 24
     known = [value for values in series.values() for value in values if value is not None]
     xs, ys = ticks(max(at_s[-1], 1e-3)), between(min(known), max(known))
 
@@ -34,7 +36,7 @@ def _drawing(title: str, at_s: Sequence[float], series: Series) -> str:
     def y_of(value: float) -> float:
         return floor - (floor - top) * (value - ys[0]) / (ys[-1] - ys[0])
 
-    parts = [text(2, 12, title, "start", "name"), *tick_texts(xs, x_of, _H - 8, "s")]
+    parts = [text(2, 12, title, "start", "name"), *tick_texts(xs, x_of, height - 8, "s")]
     for tick in ys:
         parts.append(f'<path class="axis" d="M{left} {y_of(tick):.1f}H{right}"/>')
         parts.append(text(left - 5, y_of(tick) + 4, f"{tick:g}", "end"))
@@ -47,4 +49,4 @@ def _drawing(title: str, at_s: Sequence[float], series: Series) -> str:
         line = f'<path class="line s{k % SERIES}" d='
         parts.append(f'{line}"{path}"/>{line}"M{x} {y - 4}h14"/>')
         parts.append(text(x + 18, y, name.rpartition(" ")[0][-24:], "start"))
-    return svg(_W, _H, title, parts)
+    return svg(_W, height, title, parts)

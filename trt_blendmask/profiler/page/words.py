@@ -62,14 +62,14 @@ def verdict(found: Comparison) -> str:
 
 def summary(report: ProfileReport) -> str:
     """What is fastest, by how much, and what it lost."""
-    timed = [model for model in report.models if model.times]
+    timed = [model for model in report.models if model.times and not model.error]
     metric = next((key for key in MAIN if timed and all(key in model.times for model in timed)), None)
     if metric is None:
         errors = [f" {model.label}: {model.error}" for model in report.models if model.error]
         layers = [f" {m.label}: only layers, {ms_text(m.layers.sum_ms)} ms in all." for m in report.models if m.layers]
         return f"No frames were timed.{''.join(errors + layers)}"
-    left_out = [model.label for model in report.models if not model.times]
-    end = f" Not timed: {', '.join(left_out)}." if left_out else ""
+    left_out = [f"{model.label} was {untimed(model)}." for model in report.models if model not in timed]
+    end = "".join(f" {words}" for words in left_out)
     what = METRICS[metric][0].lower() + METRICS[metric][1:]
     if len(timed) == 1:
         takes = f"{ms_text(_median(timed[0], metric))} ms a frame (median; {what})"
@@ -117,9 +117,15 @@ def busy(profile: PipelineProfile) -> dict[str, float]:
     """By thread, the share of the time that it works."""
     shares: dict[str, float] = {}
     for stage in profile.stages:
-        share = stage.ms.mean_ms * profile.frames / 1e3 / max(profile.seconds, 1e-9) / stage.abreast
+        work_s = 1e-3 * stage.ms.mean_ms * profile.frames / stage.together
+        share = work_s / max(profile.seconds, 1e-9) / stage.abreast
         shares[stage.thread] = shares.get(stage.thread, 0.0) + share
     return shares
+
+
+def untimed(model: ModelProfile) -> str:
+    """Of a model with an error, or without times."""
+    return "not timed to the end" if model.times else "not timed"
 
 
 def _median(model: ModelProfile, metric: str) -> float:

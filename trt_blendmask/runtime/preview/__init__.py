@@ -54,11 +54,14 @@ class Preview:
         token = "?token=..." if serving.token else ""
         events.publish("preview", f"Preview: {self.url}{token}", {"url": self.url})
 
-    def begin(self, sources: Sequence[Source], dropped: Callable[[int], int], how: str, can_record: bool) -> None:
+    def begin(
+        self, sources: Sequence[Source], dropped: Callable[[int], int], how: str, can_record: Callable[[], bool]
+    ) -> None:
         """Frames are about to come.
 
         Args:
             dropped: how many frames of the source of that number made place for newer ones. how: runs the network.
+            can_record: whether there is an overlay video to switch on and off, and it works.
         """
         seen: Counter[str] = Counter()
         for number, (source, state) in enumerate(zip(sources, self.states, strict=True)):

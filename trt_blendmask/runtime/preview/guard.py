@@ -17,7 +17,6 @@ MOST_CONNECTIONS = 64
 LARGEST_REQUEST = 8192  # bytes of all header lines together, and of a body
 IDLE_S, STUCK_S = 10.0, 5.0  # without a request, and without reading a byte of the answer
 LOOK_S = 0.5  # how often connections are looked at
-COOKIE = "trt_blendmask_token"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEADERS = {
@@ -106,8 +105,9 @@ class Guard:
         token = self._serving.token
         if not token:
             return None
+        cookie = f"trt_blendmask_token_{request.url.port}"  # browsers give a host's cookies to all its ports
         kind, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        if (kind == "Bearer" and _same(bearer, token)) or _same(request.cookies.get(COOKIE, ""), token):
+        if (kind == "Bearer" and _same(bearer, token)) or _same(request.cookies.get(cookie, ""), token):
             return None
         if not _same(request.query.get("token", ""), token):
             answer = refuse(401, "Expected the token: open /?token=..., or send the header Authorization: Bearer ...")
@@ -116,7 +116,7 @@ class Guard:
         if request.path != "/" or request.method != "GET":
             return None
         page = web.Response(status=303, headers={"Location": "/"})  # so that the token leaves the address bar
-        page.set_cookie(COOKIE, token, httponly=True, samesite="Strict", max_age=30 * 86400)
+        page.set_cookie(cookie, token, httponly=True, samesite="Strict", max_age=30 * 86400)
         return page
 
 

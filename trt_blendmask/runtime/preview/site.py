@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,10 +37,11 @@ _WORST_FIRST = ("NO SIGNAL", "STALLED", "STARTING", *_WELL)
 
 @dataclass
 class About:
-    """What does not change while frames run; the page shows it. Attributes: how: what runs the network, in words."""
+    """What the page shows of the run. Attributes: how: what runs the network, in words; can_record: whether there is a
+    video that works, to be switched on and off."""
 
     how: str = ""
-    can_record: bool = False
+    can_record: Callable[[], bool] = bool
 
 
 class Site:
@@ -225,7 +226,8 @@ class Site:
             "board": asdict(board),
             "watchers": self._watchers,
             "version": __version__,
-            **asdict(self._about),
+            "how": self._about.how,
+            "can_record": self._about.can_record(),
         }
 
     async def _read_board(self) -> Board:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from trt_blendmask.errors import UsageError
 from trt_blendmask.files import check_outputs
 from trt_blendmask.runtime.controls import Controls
 from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.recording import segments
 from trt_blendmask.runtime.recording.broker import Broker
 from trt_blendmask.runtime.recording.lines import MASKS, STANDARD_OUTPUT, JsonLines
 from trt_blendmask.runtime.recording.mqtt import Mqtt
@@ -23,6 +26,7 @@ from trt_blendmask.runtime.sources import Source
 from trt_blendmask.runtime.window import Window
 
 ON_FULL = ("stop-output", "exit")
+_ADDRESS = r"((?:gst|https?|mqtts?|rtsps?):|[A-Za-z][\w+.-]+:(?=/))"  # one slash: a path has made it of two
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Recording:
         frames: folder for one overlay picture per frame.
         json_masks: "rle", "polygons" or "none", in these and in MQTT messages. picture_format: "jpg" or "png".
         segment_s: begin a new video after so many seconds; the name then has the time in it.
-        keep_bytes: delete this recording's oldest segments where all are larger than that.
+        keep_bytes: delete this recording's oldest segments where all, those of several sources together, are larger
+            than that.
         mqtt: broker that gets a message per frame, and events. show: results in a window.
         on_full: "stop-output" goes on without an output that fails, "exit" ends the run.
     """
@@ -66,26 +71,44 @@ class Recording:
             raise UsageError("Only segments can be deleted to make room: add --segment 10m.")
 
     def check(self, model: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
-        """Refuse, before any work, to write over an input or two outputs into one file.
+        """Refuse, before any work, to write over an input or two outputs into one file, to delete the source to make
+        room, and an address in the place of a file.
 
         Raises:
             UsageError: that would happen.
         """
-        outputs = [self.save, None if self.json == STANDARD_OUTPUT else self.json, self.frames]
-        inputs = [model, source]
-        if Path(source).suffix.lower() == f".{self.picture_format}":
-            inputs.append(Path(source).parent)  # its pictures have the names that ours get, if they were ours
-        check_outputs([path for path in outputs if path is not None], inputs)
+        named = [self.save, None if self.json == STANDARD_OUTPUT else self.json, self.frames]
+        outputs, inputs = [path for path in named if path is not None], [model, source]
+        for path in outputs:
+            if address := re.match(_ADDRESS, str(path)):
+                raise UsageError(
+                    f"Expected a file or folder to write to, got an address that begins with '{address[1]}': a "
+                    "broker is named with --mqtt, a camera as SOURCE."
+                )
+        if _may_be_ours(os.fspath(source), self.picture_format):
+            inputs.append(Path(source).parent)
+        check_outputs(outputs, inputs)
+        if self.save is not None and self.keep_bytes is not None:
+            with suppress(OSError):  # there is no such folder yet, or it may not be read
+                if os.path.realpath(source) in map(os.path.realpath, segments.segments(self.save)):
+                    raise UsageError(
+                        f"The source '{source}' is a segment of the recording '{self.save}', which --keep deletes to "
+                        "make room: give --save another name."
+                    )
 
     def parts(self, sources: int) -> list[Recording]:
         """What is kept of each of several sources: videos belt-1.mp4, belt-2.mp4, ... and folders frames/1, frames/2;
-        the JSON lines are those of all."""
+        the JSON lines are those of all. Each may keep its share of `keep_bytes`."""
         if sources == 1:
             return [self]
         numbers = range(1, sources + 1)
         saves = [self.save and self.save.with_stem(f"{self.save.stem}-{number}") for number in numbers]
         folders = [self.frames and self.frames / str(number) for number in numbers]
-        return [replace(self, save=save, frames=frames) for save, frames in zip(saves, folders, strict=True)]
+        keep_bytes = self.keep_bytes and self.keep_bytes // sources
+        return [
+            replace(self, save=save, frames=frames, keep_bytes=keep_bytes)
+            for save, frames in zip(saves, folders, strict=True)
+        ]
 
     def open(self, events: Events, sources: Sequence[Source], controls: Controls, more: Iterable[Sink] = ()) -> Sinks:
         """The sinks and after them `more`; `controls` switch videos off and on. No file is touched before the first
@@ -116,3 +139,10 @@ class Recording:
         if self.mqtt is not None:
             sinks.append(Mqtt(self.mqtt, self.json_masks, events, waits=not any(source.live for source in sources)))
         return Sinks([*sinks, *more], events, self.on_full == "exit")
+
+
+def _may_be_ours(source: str, picture_format: str) -> bool:
+    """Whether the pictures of this source may have the names that ours get."""
+    suffix = Path(source).suffix.lower()
+    is_pattern = not os.access(source, os.F_OK) and any(c in source for c in "*[")
+    return suffix == f".{picture_format}" or (is_pattern and not suffix[1:].isalnum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import socket
 import ssl
 import threading
 import time
@@ -59,6 +60,7 @@ class Mqtt:
         self._client.on_disconnect = self._on_disconnect
         self._under_way: deque[MQTTMessageInfo] = deque()
         self._connected, self._closing = threading.Event(), threading.Event()
+        self._greeting = threading.Lock()  # whoever says hello knows of no goodbye yet
         self._tried, self._over = threading.Event(), threading.Event()
         self._reason, self._told_reason, self._told_dropped = "", "", 0
         self._thread = threading.Thread(target=self._stay_connected, name="mqtt", daemon=True)
@@ -83,12 +85,10 @@ class Mqtt:
         Raises:
             OutputError: not one frame could be sent.
         """
-        self._closing.set()
+        with self._greeting:
+            self._closing.set()
         if self._connected.is_set():
-            goodbye = self._client.publish(f"{self._broker.topic}/state", b"offline", 1, True)
-            with contextlib.suppress(RuntimeError, ValueError):  # the broker left meanwhile
-                goodbye.wait_for_publish(1.0)
-            self._client.disconnect()
+            self._say_goodbye()
         self._thread.join(0.3)
         self._forget_what_is_out()
         self.dropped += len(self._under_way)
@@ -99,6 +99,19 @@ class Mqtt:
         if self.dropped:
             text = f"{self.name}: {self.dropped} of {self.sent + self.dropped} frames were not sent"
             self._events.publish("broker_missed", text, {"output": self.name, "frames": self.dropped})
+
+    def _say_goodbye(self) -> None:
+        """Without a word where the broker does not take it: then it says so itself, by the last will."""
+        goodbye = self._client.publish(f"{self._broker.topic}/state", b"offline", 1, True)
+        with contextlib.suppress(RuntimeError, ValueError):  # the broker left meanwhile, or too many events wait
+            goodbye.wait_for_publish(1.0)
+            if goodbye.is_published():
+                self._client.disconnect()
+                return
+        line = self._client.socket()
+        with contextlib.suppress(OSError):  # it broke just now
+            if isinstance(line, socket.socket):
+                socket.socket.shutdown(line, socket.SHUT_RDWR)  # that of TLS is not for two threads
 
     def _has_room(self) -> bool:
         while self._connected.is_set() and not self._closing.is_set():
@@ -161,11 +174,15 @@ class Mqtt:
         if reason.is_failure:
             self._reason = f"the broker says: {reason}"
             return
-        client.publish(f"{self._broker.topic}/state", b"online", 1, True)
+        with self._greeting:
+            if self._closing.is_set():  # it took too long
+                client.disconnect()
+                return
+            client.publish(f"{self._broker.topic}/state", b"online", 0, True)  # QoS 1 would queue behind old events
+            self._connected.set()
         self._told_reason = ""
         missed, self._told_dropped = self.dropped - self._told_dropped, self.dropped
         text = f"{self.name}: connected" + (f"; {missed} frames were not sent" if missed else "")
-        self._connected.set()
         self._tried.set()
         self._events.publish("broker_connected", text, {"output": self.name, "frames_missed": missed})
 

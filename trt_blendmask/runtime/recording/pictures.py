@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,7 @@ class Pictures:
         self._folder, self._format = folder, picture_format
 
     def check(self) -> None:
-        if self._folder.exists() and not self._folder.is_dir():
+        if os.access(self._folder, os.F_OK) and not self._folder.is_dir():  # Path.exists raises where we may not look
             raise OutputNameError(f"Expected a folder for the pictures, got the file '{self._folder}'. Name a folder.")
         check_place(self._folder / f"0.{self._format}")
 

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from trt_blendmask.runtime.images import MAX_PIXELS
+from trt_blendmask.runtime.sources.reasons import CUT_SHORT, Loss, LostError, loss_of
 from trt_blendmask.structures import U8
 
 # Only formats that hold the pictures themselves: a playlist could make us open other files or addresses.
@@ -23,6 +25,8 @@ _CLOCKLESS = ("mjpeg", "mpjpeg", "h264", "hevc", "m4v", "obu")  # FFmpeg makes t
 # A converter of its own for each frame, as `to_ndarray` makes one, starts a thread per core for each frame (PyAV 17).
 _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 _PATIENCE = 16  # errors in a row before all hope is lost
+_DAMAGE = (av.InvalidDataError, av.ExternalError, av.BugError, av.PatchWelcomeError, ValueError)
+_LACK_S, _LACK_FRAMES = 1.0, 3  # so much, both, may be missing at the end of a recording: who wrote it may have rounded
 
 
 @dataclass(frozen=True)
@@ -71,20 +75,28 @@ class Decoder:
         self._packets = container.demux(self._video)
         self._ready: deque[Any] = deque()
         self._in_a_row = 0
+        self._told_s = None if live else _told_s(container, self._video)  # where the end should be, and is so far
+        self._came_s = 0.0
 
     def read(self) -> Shot | None:
         """The next picture, None at the end.
 
         Raises:
-            av.FFmpegError: the line broke, or nothing but damage comes.
+            av.FFmpegError: the line broke, or nothing but damage comes. LostError: a recording ends before its time.
         """
         while not self._left.is_set():
             while self._ready:
                 shot = self._shot(self._ready.popleft())
                 if shot is not None:
                     return shot
-            if not self._fill():
-                break
+            try:
+                if self._fill():
+                    continue
+            except (av.FFmpegError, ValueError) as error:
+                self._check_whole(error)
+                raise
+            self._check_whole()
+            break
         return None
 
     def _fill(self) -> bool:
@@ -95,11 +107,13 @@ class Decoder:
             self.heard_s = time.monotonic()
             if packet is None:
                 return False
+            if self._told_s is not None:
+                self._note_end(packet)
             self._ready.extend(packet.decode())
             self._in_a_row = 0
         except IndexError:  # how PyAV ends where damage has made up one more track on the way
             return False
-        except (av.InvalidDataError, av.ExternalError, av.BugError, av.PatchWelcomeError, ValueError):
+        except _DAMAGE:
             self.damaged += 1
             self._in_a_row = self._in_a_row + 1 if packet is None or self._live else 0
             if self._in_a_row > _PATIENCE:
@@ -107,6 +121,21 @@ class Decoder:
             if packet is None:
                 self._packets = self._container.demux(self._video)  # an error ends the generator, not what it reads
         return True
+
+    def _note_end(self, packet: Any) -> None:
+        start = packet.pts if packet.pts is not None else packet.dts
+        if start is not None:
+            self._came_s = max(self._came_s, float((start + (packet.duration or 0)) * self._video.time_base))
+
+    def _check_whole(self, error: Exception | None = None) -> None:
+        if self._live or self._left.is_set():
+            return
+        if self._told_s is not None:
+            if self._told_s - self._came_s > max(_LACK_S, _LACK_FRAMES / (self.fps or 25.0)):
+                text = f"it breaks off after {self._came_s:.1f} of {self._told_s:.1f} s"
+                raise LostError(Loss(CUT_SHORT, text)) from error
+        elif error is not None and not isinstance(error, _DAMAGE):
+            raise LostError(Loss(CUT_SHORT, f"it breaks off: {loss_of(error).text}")) from error
 
     def _shot(self, decoded: Any) -> Shot | None:
         if decoded.width * decoded.height > MAX_PIXELS:
@@ -118,6 +147,19 @@ class Decoder:
             self._wh, self._turn = (decoded.width, decoded.height), _turn_of(decoded)
         image = converted if self._turn is None else cv2.rotate(converted, self._turn)
         return Shot(np.asarray(image, dtype=np.uint8), pts_s, self.heard_s, bool(decoded.is_corrupt))
+
+
+def _told_s(container: Any, video: Any) -> float | None:
+    """How long a recording says that its pictures last, seconds; None where it does not, or where FFmpeg guesses."""
+    if container.format.name == "avi":  # its frames are all of one length; FFmpeg's duration is of what is there
+        return float(video.frames * video.time_base) or None
+    if video.frames and video.duration:  # an index of all frames, as MP4 has
+        return float(video.duration * video.time_base)
+    if container.format.name.startswith("matroska"):
+        with suppress(ValueError):  # none, or not filled in
+            hours, minutes, seconds = video.metadata.get("DURATION", "").split(":")
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return None
 
 
 def _turn_of(decoded: Any) -> int | None:

@@ -14,6 +14,7 @@ from trt_blendmask.runtime.images import MAX_PIXELS
 from trt_blendmask.runtime.sources.decode import FORMATS, Decoder, Shot
 from trt_blendmask.runtime.sources.grammar import TAKES
 from trt_blendmask.runtime.sources.protocol import Recorded
+from trt_blendmask.runtime.sources.reasons import Loss, LostError, tell_cut_short
 from trt_blendmask.runtime.sources.stamp import Stamp
 from trt_blendmask.structures import Frame
 
@@ -23,7 +24,8 @@ class VideoSource(Recorded):
 
     def __init__(self, text: str, events: Events) -> None:
         super().__init__(text)
-        self._stamp, self._closed = Stamp(text, events), threading.Event()
+        self._stamp, self._closed, self._events = Stamp(text, events), threading.Event(), events
+        self._loss: Loss | None = None
         path = existing_file(text, "a video", f"A source is {TAKES}.")
         try:
             self._container = av.open(
@@ -54,6 +56,8 @@ class VideoSource(Recorded):
         self.corrupt = self._decoder.damaged + self._stamp.corrupt
         if self._stamp.count == 0 and not self._closed.is_set():
             raise self._undecodable("not one frame could be decoded")
+        if self._loss is not None:
+            self.cut_short = tell_cut_short(self.name, self._loss, self._events)
         self._end()
 
     def close(self) -> None:
@@ -67,6 +71,9 @@ class VideoSource(Recorded):
                 return None
             try:
                 return self._decoder.read()
+            except LostError as error:
+                self._loss = error.loss
+                return None
             except (av.FFmpegError, ValueError):  # the file breaks off: what was decoded so far stands
                 self._decoder.damaged += 1
                 return None

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trt_blendmask.errors import DataError, SourceUnavailableError
+from trt_blendmask.errors import DataError, SourceUnavailableError, first_line
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources.connection import Connect, Connection
 from trt_blendmask.runtime.sources.decode import Shot
 from trt_blendmask.runtime.sources.line import Line
 from trt_blendmask.runtime.sources.protocol import SourceState
-from trt_blendmask.runtime.sources.reasons import CLOSED, Loss, LostError
+from trt_blendmask.runtime.sources.reasons import CLOSED, CUT_SHORT, Loss, LostError, tell_cut_short
 from trt_blendmask.runtime.sources.slot import Slot
 from trt_blendmask.runtime.sources.stamp import Stamp
 from trt_blendmask.structures import Frame
@@ -61,7 +61,7 @@ class LiveSource:
         Raises:
             SourceUnavailableError: there is no picture, and `options.wait` is False.
         """
-        self.name, self.fps, self.live = name, 25.0, live
+        self.name, self.fps, self.live, self.cut_short = name, 25.0, live, ""
         self._connect, self._options, self._events = connect, options, events
         self._slot, self._stamp = Slot(), Stamp(name, events)
         self._lock = threading.RLock()  # guards what follows
@@ -123,7 +123,11 @@ class LiveSource:
         except Exception as error:  # a fault of ours; the reader must hear of it, and not wait for ever
             failure = error
         with self._lock:
-            self._state = SourceState("ENDED", time.time(), "", self._state.reconnects)
+            if failure is None or self._closed.is_set():
+                self._state = SourceState("ENDED", time.time(), "", self._state.reconnects)
+            else:
+                since_s = self._state.since_wall_s if self._state.kind == "NO SIGNAL" else time.time()
+                self._state = SourceState("NO SIGNAL", since_s, first_line(failure), self._state.reconnects)
         self._slot.end(failure)
         self._first.set()
 
@@ -138,6 +142,8 @@ class LiveSource:
             if loss is None:
                 if line.ends and not self._stamp.count and not self._closed.is_set():
                     return DataError(f"Expected a video in '{self.name}', but not one frame could be decoded.")
+                if line.loss is not None and line.loss.reason == CUT_SHORT and not self._closed.is_set():
+                    self.cut_short = tell_cut_short(self.name, line.loss, self._events)
                 return line.failure
             if line.frames:
                 retries = _Retries(FIRST_PAUSE_S)  # that the signal is lost has been told

@@ -39,6 +39,7 @@ class Source(Protocol):
         live: whether frames that nobody takes are dropped for newer ones.
         corrupt: frames met so far that were damaged: shown as far as they could be decoded, or left out.
         dropped: frames so far that made place for newer ones before anybody took them; always 0 where not live.
+        cut_short: once a recording is over before its own end, a sentence that says so; "" otherwise.
     """
 
     name: str
@@ -53,6 +54,9 @@ class Source(Protocol):
 
     @property
     def dropped(self) -> int: ...
+
+    @property
+    def cut_short(self) -> str: ...
 
     def state(self) -> SourceState: ...
 
@@ -70,6 +74,7 @@ class Recorded:
     def __init__(self, name: str) -> None:
         self.name = name
         self.corrupt = 0
+        self.cut_short = ""
         self._index = 0
         self._state = SourceState("LIVE", time.time())
 

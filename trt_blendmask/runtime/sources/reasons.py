@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import av
 
+from trt_blendmask.runtime.events import Events
+
 REFUSED_PAUSE_S = 30.0  # between two tries of a wrong password: cameras lock out who asks more often
 
 
@@ -33,6 +35,7 @@ class LostError(Exception):
         self.loss = loss
 
 
+CUT_SHORT = "cut_short"
 CLOSED = Loss("closed", "the other end closed the connection")
 _UNAUTHORISED = Loss("unauthorised", "the user name or password is wrong (401)", REFUSED_PAUSE_S)
 _KINDS: tuple[tuple[type[BaseException], Loss], ...] = (
@@ -72,3 +75,9 @@ def loss_of(error: BaseException) -> Loss:
             return loss
     number = getattr(error, "errno", None)
     return _NUMBERS.get(number or 0, Loss("error", getattr(error, "strerror", None) or type(error).__name__))
+
+
+def tell_cut_short(name: str, loss: Loss, events: Events) -> str:
+    """A recording was over before its end; a sentence that says so."""
+    events.publish("source_ended_early", f"{name}: ended early, {loss.text}", {"source": name, "reason": loss.text})
+    return f"Expected '{name}' whole, but {loss.text}; what came before is done. Copy the recording anew."

@@ -145,7 +145,7 @@ function showSettings() {
   $("pause").textContent = state.settings.paused ? "Go on" : "Pause";
   const recording = state.can_record && state.settings.recording;
   $("record").disabled = !state.can_record;
-  $("record").title = state.can_record ? "" : "start the run with --save F.mp4 to record";
+  $("record").title = state.can_record ? "" : "no recording is at work: start the run with --save F.mp4; where one has failed, the events say why";
   $("record").setAttribute("aria-pressed", recording);
   $("record").textContent = recording ? "Stop recording" : "Record";
 }
