@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +59,9 @@ NEEDS: dict[str, Callable[[], bool]] = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:  # by nohup, or in the background of a shell: tests send them
+            signal.signal(number, handler)
     config.addinivalue_line("markers", f"needs(*what): skipped without {', '.join(NEEDS)}; REQUIRE_GPU=1 ... fails it")
 
 
