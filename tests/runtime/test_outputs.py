@@ -198,19 +198,9 @@ def test_the_video_is_whole_where_the_reader_of_the_lines_ends(
 ) -> None:
     """By Ctrl-C, which a terminal sends to both; or because it crashed."""
     save = tmp_path / "out.mkv"
-    words = [
-        sys.executable,
-        "-m",
-        "trt_blendmask",
-        "run",
-        str(stub_model()),
-        CAMERA,
-        "--json",
-        "-",
-        "--save",
-        str(save),
-    ]
-    with subprocess.Popen([*words, "--max-frames", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    words = [sys.executable, "-m", "trt_blendmask", "run", str(stub_model()), CAMERA, "--json", "-"]
+    words += ["--save", str(save), "--max-frames", "60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for _ in range(3):

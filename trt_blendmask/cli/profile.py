@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from trt_blendmask.cli import device, values
@@ -125,8 +126,7 @@ def _profile(args: argparse.Namespace, console: Console) -> None:
     with ProfileBar(console.shows_progress) as bar:
         report = profile(args.models, options, _command(args.source), bar.update)
     files = write(report, args.output, args.json, args.trtexec_json)
-    for line in [*lines(report), f"Wrote {' and '.join(map(str, files))}"]:
-        console.say(printable(line))
+    _say(lines(report), files, console)
     if report.stopped:
         raise KeyboardInterrupt(f"Stopped by Ctrl-C; {args.output} is of what was measured until then.")
     require(report)
@@ -139,8 +139,7 @@ def _from_trtexec(args: argparse.Namespace, console: Console) -> None:
 
     report = report_of_trtexec(args.from_trtexec, args.percentiles, _command())
     files = write(report, args.output, args.json, args.trtexec_json)
-    for line in [*lines(report), f"Wrote {' and '.join(map(str, files))}"]:
-        console.say(printable(line))
+    _say(lines(report), files, console)
 
 
 def _diff(args: argparse.Namespace, console: Console) -> None:
@@ -150,7 +149,11 @@ def _diff(args: argparse.Namespace, console: Console) -> None:
 
     found = diff(*map(read_report, args.diff))
     files = write_diff(found, args.output, args.json)
-    for line in [*sentences(found), f"Wrote {' and '.join(map(str, files))}"]:
+    _say(sentences(found), files, console)
+
+
+def _say(lines: Sequence[str], files: Sequence[Path], console: Console) -> None:
+    for line in [*lines, f"Wrote {' and '.join(map(str, files))}"]:
         console.say(printable(line))
 
 

@@ -119,11 +119,9 @@ def glass_to_glass(models: Sequence[Model], images: Sequence[U8], seconds: float
 
 def _ages(models: Sequence[Model], images: Sequence[U8], seconds: float, warn: Callable[[str], None]) -> list[float]:
     """As `glass_to_glass`; none where it fails, with a warning."""
+    why = "no picture has room for a time code, or none could be read."
     try:
-        ages, why = (
-            glass_to_glass(models, images, seconds),
-            "no picture has room for a time code, or none could be read.",
-        )
+        ages = glass_to_glass(models, images, seconds)
     except TrtBlendMaskError as error:
         ages, why = [], str(error)
     if not ages:

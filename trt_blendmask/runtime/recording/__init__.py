@@ -23,6 +23,7 @@ from trt_blendmask.runtime.recording.switched import Switched
 from trt_blendmask.runtime.recording.video import check_video_name
 from trt_blendmask.runtime.sinks import OfOneSource, Sink, Sinks
 from trt_blendmask.runtime.sources import Source
+from trt_blendmask.runtime.sources.grammar import is_pattern
 from trt_blendmask.runtime.window import Window
 
 ON_FULL = ("stop-output", "exit")
@@ -144,5 +145,4 @@ class Recording:
 def _may_be_ours(source: str, picture_format: str) -> bool:
     """Whether the pictures of this source may have the names that ours get."""
     suffix = Path(source).suffix.lower()
-    is_pattern = not os.access(source, os.F_OK) and any(c in source for c in "*[")
-    return suffix == f".{picture_format}" or (is_pattern and not suffix[1:].isalnum())
+    return suffix == f".{picture_format}" or (is_pattern(source) and not suffix[1:].isalnum())

@@ -75,9 +75,13 @@ def parse(text: str) -> SourceAddress:
         exists or not re.search(r":.*@", text),
         f"An address begins with rtsp:// or http://, but '{HIDDEN}{text.rpartition('@')[2][:80]}' does not. Add it.",
     )
-    is_pattern = not exists and any(c in text for c in "*[")
-    pictures = is_pattern or path.suffix.lower() in SUFFIXES or (exists and path.is_dir())
+    pictures = is_pattern(text) or path.suffix.lower() in SUFFIXES or (exists and path.is_dir())
     return SourceAddress("pictures" if pictures else "video", text, text)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether `text` stands for the files that fit it, as frames/*.jpg does, and is not the name of one."""
+    return not os.access(text, os.F_OK) and any(c in text for c in "*[")
 
 
 def _address(text: str) -> SourceAddress:

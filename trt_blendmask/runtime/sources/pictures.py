@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from trt_blendmask.errors import DataError, InputMissingError
 from trt_blendmask.files import existing_file
 from trt_blendmask.runtime.images import SUFFIXES, natural_key, read_image
-from trt_blendmask.runtime.sources.grammar import TAKES
+from trt_blendmask.runtime.sources.grammar import TAKES, is_pattern
 from trt_blendmask.runtime.sources.protocol import Recorded
 from trt_blendmask.structures import Frame
 
@@ -44,12 +43,11 @@ class PictureSource(Recorded):
 
 
 def _pictures(text: str) -> list[Path]:
-    path = Path(text)
-    is_pattern = not os.access(text, os.F_OK) and any(c in text for c in "*[")
-    if not is_pattern and not path.is_dir():
+    path, fits = Path(text), is_pattern(text)
+    if not fits and not path.is_dir():
         return [existing_file(path, "a picture", f"A source is {TAKES}.")]
     try:
-        found = path.parent.glob(path.name) if is_pattern else path.iterdir()
+        found = path.parent.glob(path.name) if fits else path.iterdir()
         return [file for file in found if _is_picture(file)]
     except OSError as error:
         raise InputMissingError(f"The folder '{path}' cannot be read: {error.strerror}. Check it.") from error
