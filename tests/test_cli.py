@@ -221,6 +221,34 @@ sys.exit(cli.main(["demo"]))
     assert list(tmp_path.iterdir()) == []
 
 
+AMID_IMPORTS = """
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "trt_blendmask.cli.zoo":
+            interrupt()
+sys.meta_path.insert(0, Finder())
+"""
+AS_ALL_IS_DONE = """
+from trt_blendmask import cli
+cli.flush_output = interrupt
+"""
+AS_PYTHON_IS_TAKEN_DOWN = """
+class Library:
+    def __del__(self, interrupt=interrupt):
+        interrupt()
+kept = Library()
+"""
+
+
+@pytest.mark.parametrize(("moment", "code"), [(AMID_IMPORTS, 130), (AS_ALL_IS_DONE, 0), (AS_PYTHON_IS_TAKEN_DOWN, 0)])
+def test_ctrl_c_outside_of_the_work(moment: str, code: int) -> None:
+    script = "import os, signal, sys\ndef interrupt():\n    os.kill(os.getpid(), signal.SIGINT)\n" + moment
+    script += "from trt_blendmask.__main__ import entry\nentry()"
+    result = subprocess.run([sys.executable, "-c", script, "zoo"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (code, "error[130]: Stopped by Ctrl-C.\n" if code else "")
+    assert ("550_R_50" in result.stdout) == (code == 0)
+
+
 def test_a_run_that_was_stopped_has_done_its_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,29 @@
-"""`python -m trt_blendmask`, the same as the command `trt-blendmask`."""
+"""The program: `trt-blendmask`, and `python -m trt_blendmask`."""
 
-from trt_blendmask.cli import entry
+import os
+import sys
+from typing import NoReturn
+
+STOPPED = 130
+
+
+def entry() -> NoReturn:
+    """Run the command and end the process with its code, whenever Ctrl-C comes: amid imports, or when all is done.
+
+    All files are final by then, so nothing waits for Python to be taken down: a library may hang in that, FFmpeg or a
+    driver that still works would crash, and a Ctrl-C would make a failure (-2) of a finished job.
+    """
+    code = STOPPED
+    try:
+        from trt_blendmask.cli import flush_output, main
+
+        code = main()
+        flush_output()
+    except KeyboardInterrupt:
+        if code == STOPPED:
+            print("error[130]: Stopped by Ctrl-C.", file=sys.stderr, flush=True)
+    os._exit(code)
+
 
 if __name__ == "__main__":
     entry()

@@ -47,7 +47,7 @@ def slow(self, images):
     time.sleep({seconds} if count > {after} else 0)
     return infer(self, images)
 Model.infer = slow
-from trt_blendmask.cli import entry
+from trt_blendmask.__main__ import entry
 sys.argv[0] = "trt-blendmask"
 entry()
 """

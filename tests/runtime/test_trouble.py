@@ -213,7 +213,7 @@ def test_a_process_that_was_frozen_has_not_hung(stub_model: Maker, tmp_path: Pat
     lines = tmp_path / "a.jsonl"
     code = "import time; from trt_blendmask.runtime.model import Model; i = Model.infer\n"
     code += "Model.infer = lambda self, x: (time.sleep(0.3), i(self, x))[1]\n"
-    code += "from trt_blendmask.cli import entry; entry()"
+    code += "from trt_blendmask.__main__ import entry; entry()"
     words = ["run", str(stub_model()), CAMERA, "--json", str(lines), "--watchdog", "1", "--max-frames", "8"]
     process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
     while process.poll() is None and (not lines.exists() or len(lines.read_text().splitlines()) < 3):

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NoReturn
 
 from trt_blendmask.cli import (
     build,
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         return _say_stopped(console, stop)
     except BrokenPipeError:
-        _drop_output()  # the reader went away: nobody to tell
+        flush_output()  # the reader went away: nobody to tell
         return OutputError.exit_code
     except Exception as error:
         if args.debug:
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error.__cause__, KeyboardInterrupt):  # what pybind11 makes of it in the midst of an import
             return _say_stopped(console, error.__cause__)
         code = OutputError.exit_code if isinstance(error, OSError) else TrtBlendMaskError.exit_code
-        _drop_output()
+        flush_output()
         fault = f"{type(error).__name__}: {error}".splitlines()[0]
         console.error(code, f"{fault}. Run the same command with --debug for the whole story.")
         return code
@@ -71,15 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say_stopped(console: Console, stop: KeyboardInterrupt) -> int:
     console.error(130, str(stop) or "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
     return 130
-
-
-def entry() -> NoReturn:
-    """The program: `main`, and its end, which waits for nothing that hangs in a library."""
-    code = main()
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
-        _drop_output()  # all files are final; what FFmpeg or a driver still does would crash a Python that is gone
-        os._exit(code)
-    sys.exit(code)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -100,8 +90,8 @@ def _stop_cleanly_on_signals() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _drop_output() -> None:
-    """Forget what standard output still holds and cannot write, or Python would try again at its end, noisily."""
+def flush_output() -> None:
+    """Write what standard output still holds, and forget what cannot be written: Python would try again, noisily."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
