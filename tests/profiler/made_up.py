@@ -101,14 +101,14 @@ def compared(one: str, other: str, ratio: float, differs: bool = True) -> list[C
 def pipeline() -> PipelineProfile:
     """40 frames through two networks at a time, the first eight of them drawn."""
     rng = np.random.default_rng(3)
-    took = {"decode": 6.0, "letterbox": 0.9, "network": 38.0, "collect": 0.6, "overlay": 4.1, "encode": 5.3}
+    took = {"decode": 6.0, "letterbox": 0.9, "network": 38.0, "collect": 0.6, "paste": 1.6, "draw": 2.5, "encode": 5.3}
     free = dict.fromkeys(("reader", "network 1", "network 2", "sink"), 0.0)
     spans: dict[str, list[tuple[int, float, float]]] = {name: [] for name in took}
     for index in range(40):
         at = 0.0
         network = min(("network 1", "network 2"), key=lambda name: free[name])
         for name, ms in took.items():
-            thread = {"decode": "reader", "overlay": "sink", "encode": "sink"}.get(name, network)
+            thread = {"decode": "reader", "paste": "sink", "draw": "sink", "encode": "sink"}.get(name, network)
             begin = max(at, free[thread])
             at = free[thread] = begin + ms * float(rng.uniform(0.9, 1.2))
             spans[name].append((index, begin, at))
@@ -116,9 +116,9 @@ def pipeline() -> PipelineProfile:
         Stage(
             name,
             Distribution.from_samples([end - begin for _, begin, end in of]),
-            {"decode": "reader", "overlay": "sink", "encode": "sink"}.get(name, "network"),
+            {"decode": "reader", "paste": "sink", "draw": "sink", "encode": "sink"}.get(name, "network"),
             tuple(of[:8]),
-            1 if name in ("decode", "overlay", "encode") else 2,
+            1 if name in ("decode", "paste", "draw", "encode") else 2,
         )
         for name, of in spans.items()
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.cuda.fake_engine import SPEC
+from tests.profiler import made_up
 from tests.profiler.doubles import Clock, GpuSession, Session, find, pictures
 from tests.profiler.test_environment import environment, put
 from trt_blendmask.doctor.machine import Machine
@@ -22,7 +24,7 @@ from trt_blendmask.errors import DataError, SourceUnavailableError, UsageError
 from trt_blendmask.profiler import measure, steps, times
 from trt_blendmask.profiler.measure import profile, require
 from trt_blendmask.profiler.readings import Watcher
-from trt_blendmask.profiler.report import ProfileReport
+from trt_blendmask.profiler.report import PipelineProfile, ProfileReport
 from trt_blendmask.profiler.steps import ProfileOptions, labels
 
 QUICK = ProfileOptions(duration=1.0, warmup=0.0, pipeline=False)
@@ -235,6 +237,17 @@ def test_ctrl_c_before_a_model_s_first_turn(stand: Stand) -> None:
     assert report.stopped
     assert sorted(bool(model.times) for model in report.models) == [False, True]
     assert all(bool(model.times) != model.error.startswith("stopped") for model in report.models)
+
+
+def test_ctrl_c_during_glass_to_glass_leaves_the_waterfall(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> Iterator[PipelineProfile]:
+        yield made_up.pipeline()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "profile_pipeline", stopped)
+    report = stand.run(stand.add("a.onnx"), pipeline=True)
+    assert report.stopped
+    assert report.pipeline == (made_up.pipeline(),)
 
 
 def test_ctrl_c_before_anything(stand: Stand) -> None:

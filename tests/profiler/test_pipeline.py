@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.conftest import clip, stub_model  # noqa: F401
+from tests.stream import clips
 from tests.stream.mjpeg_server import MjpegServer
 from trt_blendmask.errors import DataError, SourceUnavailableError
 from trt_blendmask.profiler import pipeline
@@ -30,7 +32,7 @@ from trt_blendmask.runtime.sources.grammar import parse
 from trt_blendmask.runtime.sources.synthetic import Belt, SyntheticSource
 from trt_blendmask.structures import Detections, Frame
 
-STAGES = ("decode", "letterbox", "network", "collect", "overlay", "encode")
+STAGES = ("decode", "letterbox", "network", "collect", "paste", "draw", "encode")
 Maker = Callable[..., Path]
 LIVE = "synthetic:conveyor?size=160x90&live=1&fps=30"
 
@@ -62,8 +64,9 @@ def profile(stub_model: Maker, clip: Maker) -> Callable[..., PipelineProfile]:  
     def make(
         source: str = "", seconds: float = 5.0, glass: bool = False, warn: Callable[[str], None] = lambda _: None
     ) -> PipelineProfile:
-        options = PipelineOptions(source or str(clip(30, (320, 180))), seconds, glass)
-        return profile_pipeline(stub_model(), "stub", options, warn)
+        options = PipelineOptions(source or str(clip(30, (320, 180))), seconds)
+        with closing(profile_pipeline(stub_model(), "stub", options, warn)) as found:
+            return list(found)[-1] if glass else next(found)
 
     return make
 
@@ -77,14 +80,14 @@ def test_every_stage_of_a_frame_lies_after_the_one_before_it(
     assert tuple(stage.name for stage in found.stages) == STAGES
     assert found.frames == 30
     assert found.fps == pytest.approx(30 / found.seconds)
-    assert all(stage.ms.min_ms >= 10 for stage in found.stages if stage.name not in ("decode", "overlay"))
+    assert all(stage.ms.min_ms >= 10 for stage in found.stages if stage.name not in ("decode", "paste", "draw"))
     drawn = spans(found)
     assert len(drawn) == pipeline.DRAWN
     assert min(begin for frame in drawn.values() for begin, _ in frame.values()) == 0
     for frame in drawn.values():
         assert all(begin <= end for begin, end in frame.values())
         assert all(frame[one][1] <= frame[other][0] + 0.01 for one, other in itertools.pairwise(STAGES))
-    for name in ("decode", "overlay", "encode"):  # one thread each: nothing overlaps
+    for name in ("decode", "paste", "draw", "encode"):  # one thread each: nothing overlaps
         ordered = sorted(frame[name] for frame in drawn.values())
         assert all(one[1] <= other[0] + 0.01 for one, other in itertools.pairwise(ordered))
 
@@ -115,7 +118,7 @@ def test_frames_that_go_through_the_network_together() -> None:
 
     source = pipeline.WatchedSource(SyntheticSource(Belt(parse("synthetic:conveyor?seconds=1"))), 1.0)
     sink = pipeline.WatchedSink(Nowhere(), source)
-    times = {"letterbox": 2.0, "network": 20.0, "collect": 1.0, "overlay": 1.0}
+    times = {"letterbox": 2.0, "network": 20.0, "collect": 1.0, "paste": 0.5, "draw": 0.5}
     floats = [np.zeros(shape, np.float32) for shape in ((0, 4), (0,), (0, 8, 8))]
     nothing = Detections(floats[0], floats[1], np.zeros(0, np.int32), floats[2], (64, 36), ("a",))
     image = np.zeros((36, 64, 3), np.uint8)
@@ -147,7 +150,7 @@ def test_a_camera_that_goes_away_holds_up_nothing(stub_model: Maker, use: str) -
             if use == "pictures":
                 of_source(camera.url)
             else:
-                profile_pipeline(stub_model(), "stub", PipelineOptions(camera.url, 60.0, False))
+                next(profile_pipeline(stub_model(), "stub", PipelineOptions(camera.url, 60.0)))
 
 
 def test_glass_to_glass_sees_a_planted_delay_of_100_ms(
@@ -165,14 +168,14 @@ def test_glass_to_glass_sees_a_planted_delay_of_100_ms(
 
 def test_too_few_frames_say_what_to_do(stub_model: Maker, clip: Maker) -> None:  # noqa: F811
     with pytest.raises(DataError, match=r"Expected more than \d frames from '.*short.mp4', got 2: name another source"):
-        profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(2, (320, 180), "short.mp4")), 1.0, False))
+        next(profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(2, (320, 180), "short.mp4")))))
 
 
 def test_small_pictures_have_no_room_for_a_time_code(
     stub_model: Maker,  # noqa: F811
     clip: Maker,  # noqa: F811
 ) -> None:
-    found = profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(20, (120, 80))), 1.0))
+    (found,) = profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(20, (120, 80))), 1.0))
     assert found.glass_to_glass is None
     assert found.frames == 20
 
@@ -195,7 +198,7 @@ def test_pictures_without_room_for_a_time_code(
     for number, (width, height) in enumerate(4 * sizes if len(sizes) > 1 else 16 * sizes):
         cv2.imwrite(str(tmp_path / f"{number:02}.png"), np.full((height, width, 3), 90, np.uint8))
     warnings: list[str] = []
-    found = profile_pipeline(stub_model(), "stub", PipelineOptions(str(tmp_path), 1.0), warnings.append)
+    *_, found = profile_pipeline(stub_model(), "stub", PipelineOptions(str(tmp_path), 1.0), warnings.append)
     assert found.frames == 16
     assert (found.glass_to_glass is not None) == has_ages
     assert [words.partition(":")[0] for words in warnings] == [] if has_ages else ["Glass to glass was not measured"]
@@ -213,6 +216,17 @@ def test_a_failure_of_glass_to_glass_leaves_the_waterfall(
     assert tuple(stage.name for stage in found.stages) == STAGES
     assert found.glass_to_glass is None
     assert warnings == ["Glass to glass was not measured: The camera is gone."]
+
+
+def test_a_recording_that_breaks_off_is_told(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811
+    path = tmp_path / "a.mkv"
+    clips.recording(path, 100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    warnings: list[str] = []
+    with closing(profile_pipeline(stub_model(), "stub", PipelineOptions(str(path)), warnings.append)) as found:
+        assert 10 < next(found).frames < 90
+    (words,) = warnings
+    assert "a.mkv' whole, but it breaks off after" in words
 
 
 def test_ctrl_c_ends_it_and_leaves_no_thread(

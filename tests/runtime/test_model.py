@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.stream.clips import recording
 from trt_blendmask.errors import DataError, InputMissingError, TrtBlendMaskError
 from trt_blendmask.runtime.model import load
 from trt_blendmask.structures import METADATA_KEY, Frame, ModelSpec
@@ -81,6 +82,16 @@ def test_stream(stub_model: Maker, clip: Maker) -> None:
     assert [frame.index for frame, _ in pairs] == [0, 1, 2, 3]
     assert all(found.frame_wh == frame.frame_wh == (160, 120) for frame, found in pairs)
     assert pairs[3][1].scores[0] > pairs[0][1].scores[0]
+
+
+def test_stream_of_a_recording_that_breaks_off(stub_model: Maker, tmp_path: Path) -> None:
+    path, seen = tmp_path / "a.mkv", 0
+    recording(path, 100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"a\.mkv' whole, but it breaks off after"):
+        for _ in load(stub_model()).stream(path):
+            seen += 1
+    assert 10 < seen < 90
 
 
 def test_closed_twice_and_then_called(stub_model: Maker) -> None:

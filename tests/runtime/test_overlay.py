@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trt_blendmask.paste import paste_full
-from trt_blendmask.runtime.overlay import PALETTE, colour_of, contours, draw
+from trt_blendmask.runtime.overlay import PALETTE, colour_of, contours, draw, outlines
 from trt_blendmask.structures import Detections
 
 
@@ -39,7 +39,7 @@ BOXES = [[20.3, 30.7, 220.9, 180.2], [-60, -40, 90, 80], [250, 150, 400, 300], [
 def test_fill_and_outline_follow_the_pasted_mask(box: list[float], paste: str, hole: bool) -> None:
     found = make([box], (320, 240), blob(hole=hole))
     image = np.zeros((240, 320, 3), np.uint8)
-    draw(image, found, paste, labels=False)
+    draw(image, found, outlines(found, paste), labels=False)
     touched = image.max(axis=2) > 40
     mask = paste_full(found, paste)[0].astype(np.uint8)
     kernel = np.ones((5, 5), np.uint8)

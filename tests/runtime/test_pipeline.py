@@ -54,7 +54,7 @@ def test_run_writes_every_frame_in_order(stub_model: Maker, clip: Maker, tmp_pat
     np.testing.assert_allclose([row["time_s"] for row in rows], np.arange(12) / 30, atol=1e-5)
     first_scores = [row["detections"][0]["score"] for row in rows]  # the stub's score follows the brightness
     np.testing.assert_allclose(np.diff(first_scores), 12e-3 * 64 * 85 / (64 * 96), atol=2e-3)
-    assert set(report.stage_ms) == {"decode", "letterbox", "network", "collect", "overlay", "encode"}
+    assert set(report.stage_ms) == {"decode", "letterbox", "network", "collect", "paste", "draw", "encode"}
     assert f"wrote {save}, {lines}" in report.summary()
     assert left(tmp_path / "out") == {save.name, lines.name}
 

@@ -46,7 +46,7 @@ def make(frame_wh: tuple[int, int] = (160, 120)) -> Detections:
 def result(index: int = 0, name: str = "", detections: Detections | None = None) -> FrameResult:
     frame = Frame(np.zeros((120, 160, 3), np.uint8), index, index / 25, name, 12.5, 1.7e9, "belt.mp4")
     found = make() if detections is None else detections
-    return FrameResult(frame, found, SourceState("LIVE", 0.0), {"letterbox": 1.23456, "network": 20.0, "overlay": 3.0})
+    return FrameResult(frame, found, SourceState("LIVE", 0.0), {"letterbox": 1.23456, "network": 20.0, "draw": 3.0})
 
 
 def validate(line: object) -> None:
@@ -70,7 +70,7 @@ def test_every_line_is_as_the_schema_says(tmp_path: Path, masks: str, name: str)
         validate(row)
         assert row["source"] == "belt.mp4"
         assert (row["wall_s"], row["monotonic_s"], row["frame_wh"]) == (1.7e9, 12.5, [160, 120])
-        assert row["stage_ms"] == {"letterbox": 1.235, "network": 20.0, "overlay": 3.0}
+        assert row["stage_ms"] == {"letterbox": 1.235, "network": 20.0, "draw": 3.0}
         assert row.get("file_name", "") == name
     assert [len(row["detections"]) for row in rows] == [3, 0, 3]  # the one outside the frame is left out
     assert all(("segmentation" in found) == (masks != "none") for found in rows[0]["detections"])

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_blendmask.errors import DataError, TrtBlendMaskError
@@ -30,7 +30,7 @@ from trt_blendmask.structures import U8, Frame
 
 DRAWN = 12  # frames in the waterfall
 _NETWORK = ("letterbox", "network", "collect")  # stages of the network's threads
-_SINK = ("overlay", "encode")
+_SINK = ("paste", "draw", "encode")
 _WARM_UP = 2  # frames of each network that are left out
 _SCORE = 0.5  # from which on detections are drawn, as `run` has it unless told otherwise
 _CAMERA_FPS = 25.0
@@ -44,12 +44,11 @@ class PipelineOptions:
 
     Attributes:
         source: as `run` takes. seconds: at most, of the source and then of the camera with the time code.
-        glass: measure glass to glass, too. device, gpu: see `trt_blendmask.load`.
+        device, gpu: see `trt_blendmask.load`.
     """
 
     source: str = "synthetic:conveyor"
     seconds: float = 3.0
-    glass: bool = True
     percentiles: tuple[float, ...] = PERCENTILES
     device: str = "auto"
     gpu: GpuOptions | None = None
@@ -60,11 +59,14 @@ def profile_pipeline(
     label: str,
     options: PipelineOptions,
     warn: Callable[[str], None] = lambda _words: None,
-) -> PipelineProfile:
+) -> Iterator[PipelineProfile]:
     """Run the source through the model and into a video, with all the threads that `run` has.
 
+    Yields:
+        what was measured as soon as it was: without glass to glass, then with it.
+
     Args:
-        warn: told why glass to glass was not measured; the rest is kept.
+        warn: told that a recording broke off, and why glass to glass was not measured; the rest is kept.
 
     Raises:
         as `trt_blendmask.run`; DataError: too few frames. KeyboardInterrupt: Ctrl-C.
@@ -78,6 +80,8 @@ def profile_pipeline(
         watched = WatchedSource(source, options.seconds)
         sink = WatchedSink(Recorder(folder / "run.mkv", source.fps, events), watched)
         job, seconds = _work(models, watched, sink, events, RunOptions())
+        if source.cut_short:
+            warn(source.cut_short)
         everything = sink.frames()
         frames = everything[_WARM_UP * len(models) :]
         if not frames:
@@ -86,17 +90,11 @@ def profile_pipeline(
                 f"Expected more than {_WARM_UP * len(models)} frames from '{source.name}', got {len(everything)}: "
                 f"{longer}name another source, with --source synthetic:conveyor"
             )
-        ages = _ages(models, sink.images, options.seconds, warn) if options.glass else []
-    return PipelineProfile(
-        label,
-        source.name,
-        len(everything),
-        seconds,
-        len(everything) / seconds,
-        _stages(frames, len(models), options.percentiles),
-        Distribution.from_samples(ages, options.percentiles) if ages else None,
-        job.dropped(0),
-    )
+        fps, stages = len(everything) / seconds, _stages(frames, len(models), options.percentiles)
+        found = PipelineProfile(label, source.name, len(everything), seconds, fps, stages, dropped=job.dropped(0))
+        yield found
+        if ages := _ages(models, sink.images, options.seconds, warn):
+            yield replace(found, glass_to_glass=Distribution.from_samples(ages, options.percentiles))
 
 
 def glass_to_glass(models: Sequence[Model], images: Sequence[U8], seconds: float) -> list[float]:
@@ -227,8 +225,10 @@ class WatchedSink:
     def write(self, result: FrameResult) -> None:
         began_s = time.monotonic()
         self._sink.write(result)
+        drew_s = began_s - 1e-3 * result.stage_ms["draw"]
         out = {
-            "overlay": (began_s - 1e-3 * result.stage_ms["overlay"], began_s),
+            "paste": (drew_s - 1e-3 * result.stage_ms["paste"], drew_s),
+            "draw": (drew_s, began_s),
             "encode": (began_s, time.monotonic()),
         }
         self._noted.append((result.frame.index, result.taken_s, result.stage_ms, out))

@@ -163,7 +163,8 @@ class Steps:
             source, seconds, percentiles=options.percentiles, device=options.device, gpu=options.gpu
         )
         with _aside(self.warnings.append, "The whole pipeline was not measured"):
-            self.pipeline.append(profile_pipeline(model.path, model.label, asked, self.warnings.append))
+            for found in profile_pipeline(model.path, model.label, asked, self.warnings.append):
+                self.pipeline = [found]
 
     def _warn(self, k: int, words: str) -> None:
         self.models[k] = replace(self.models[k], warnings=(*self.models[k].warnings, words))

@@ -269,7 +269,9 @@ class Job:
 
     def _write(self, result: FrameResult, live: bool) -> None:
         if self._sinks.draws:
-            with self.clock.measure("overlay", result.stage_ms):
+            with self.clock.measure("paste", result.stage_ms):
+                _ = result.outlined
+            with self.clock.measure("draw", result.stage_ms):
                 _ = result.picture  # drawn now, so that its time is not taken for the encoder's
         if self._sinks.working:
             with self.clock.measure("encode"):

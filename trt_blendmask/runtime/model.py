@@ -88,10 +88,13 @@ class Model:
 
         Raises:
             InputMissingError, DataError, UsageError: as `trt_blendmask.runtime.sources.open_source`.
+            DataError: a recording was over before its own end; all frames that it has have come by then.
         """
         with closing(open_source(os.fspath(source))) as opened:
             for frame in opened:
                 yield frame, self(frame)
+            if opened.cut_short:
+                raise DataError(opened.cut_short)
 
     def letterbox(self, image: U8, slot: int = 0) -> tuple[npt.NDArray[Any], Letterbox]:
         """First step of a call: the input buffer (valid until the next call) and its map to frame pixels.

@@ -6,13 +6,15 @@ it is smooth at any size, and no mask is pasted to draw it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from trt_blendmask.coco import class_name
 from trt_blendmask.errors import UsageError
-from trt_blendmask.paste import MODES, clip_boxes
+from trt_blendmask.paste import MODES, clip_boxes, visible
 from trt_blendmask.runtime.labels import Colour, LabelLayer
 from trt_blendmask.structures import F32, U8, Detections
 
@@ -29,10 +31,21 @@ _PALETTE = (
 PALETTE: tuple[Colour, ...] = tuple((int(h[4:], 16), int(h[2:4], 16), int(h[:2], 16)) for h in _PALETTE.split())
 
 
+def outlines(detections: Detections, paste: str = "exact") -> list[list[F32]]:
+    """The `contours` of each mask in its frame, none of an object that has no area in there.
+
+    Args:
+        paste: "exact" or "reference": which box a mask fills, as in `trt_blendmask.paste`.
+    """
+    seen = visible(detections)
+    boxes = clip_boxes(detections.xyxy, detections.frame_wh) if paste == "reference" else detections.xyxy
+    return [contours(detections.masks[i], boxes[i]) if seen[i] else [] for i in range(len(detections))]
+
+
 def draw(
     image: U8,
     detections: Detections,
-    paste: str = "exact",
+    outlined: Sequence[Sequence[F32]] | None = None,
     colour_by: str = "class",
     labels: bool = True,
     opacity: float = FILL,
@@ -41,15 +54,15 @@ def draw(
 
     Args:
         detections: of this frame.
-        paste: "exact" or "reference": which box a mask fills, as in `trt_blendmask.paste`.
+        outlined: the `outlines` of their masks, where the caller has them.
         colour_by: "class" (the same colour in every frame) or "instance" (by the number of its track; by rank within
             the frame where there are no tracks).
         labels: write class names and scores.
         opacity: of the masks, 0 (outlines alone) to 1.
     """
     height, width = image.shape[:2]
+    outlined = outlines(detections) if outlined is None else outlined
     clipped = clip_boxes(detections.xyxy, (width, height))
-    boxes = clipped if paste == "reference" else detections.xyxy
     areas = (clipped[:, 2:] - clipped[:, :2]).prod(axis=1)
     tracks = detections.track_ids
     keys = detections.classes if colour_by == "class" else np.arange(len(detections)) if tracks is None else tracks
@@ -57,8 +70,7 @@ def draw(
     thickness = max(1, round(height / 480))
     for i in np.argsort(-areas, kind="stable"):  # the small ones last, so that they stay visible
         if areas[i] > 0:
-            outline = contours(detections.masks[i], boxes[i])
-            _draw_mask(image, outline, clipped[i], colours[i], thickness, opacity)
+            _draw_mask(image, outlined[i], clipped[i], colours[i], thickness, opacity)
     if labels:
         layer = LabelLayer(image)
         for i in range(len(detections)):  # the best first: it gets the best place
@@ -120,7 +132,7 @@ def _on_contour(field: npt.NDArray[np.float32], pixels: Points) -> F32:
     return np.stack([x + step * dx, y + step * dy], axis=1).astype(np.float32)
 
 
-def _draw_mask(image: U8, outline: list[F32], clipped: F32, colour: Colour, thickness: int, opacity: float) -> None:
+def _draw_mask(image: U8, outline: Sequence[F32], clipped: F32, colour: Colour, thickness: int, opacity: float) -> None:
     margin = thickness + 1
     height, width = image.shape[:2]
     left, top = (max(0, int(v) - margin) for v in clipped[:2])

@@ -17,7 +17,7 @@ from trt_blendmask.files import atomic_output, check_outputs, existing_file
 from trt_blendmask.runtime.choice import GpuOptions
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.runtime.model import load
-from trt_blendmask.runtime.overlay import check_choices, draw
+from trt_blendmask.runtime.overlay import check_choices, draw, outlines
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def predict(
             found = loaded(image)
             found = found if score is None else found.above(score)
             results += [{"file_name": file.name, **result} for result in found.to_coco(paste)]
-            draw(image, found, paste, colour_by)
+            draw(image, found, outlines(found, paste), colour_by)
             with atomic_output(overlay) as path:
                 path.write_bytes(cv2.imencode(".png", image)[1].tobytes())  # cv2.imwrite wants UTF-8 names
         text = json_module.dumps(results, ensure_ascii=False)

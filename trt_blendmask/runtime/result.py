@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from trt_blendmask.runtime.overlay import FILL, draw
+from trt_blendmask.runtime.overlay import FILL, draw, outlines
 from trt_blendmask.runtime.sources import SourceState
-from trt_blendmask.structures import U8, Detections, Frame
+from trt_blendmask.structures import F32, U8, Detections, Frame
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class FrameResult:
         detections: in its pixels.
         source: how its source was doing when the frame was done.
         stage_ms: milliseconds that this frame spent in each stage.
-        paste, colour_by, opacity: how `picture` is drawn, see `trt_blendmask.runtime.overlay.draw`.
+        paste, colour_by, opacity: how `picture` is drawn, see `trt_blendmask.runtime.overlay`.
         source_number: which of the run's sources it is of, from 0 on.
         taken_s: `time.monotonic` when work on it began.
         broken: whether the network gave something that is no number, which is left out.
@@ -37,8 +37,13 @@ class FrameResult:
     broken: bool = False
 
     @cached_property
+    def outlined(self) -> list[list[F32]]:
+        """The contours of each object's mask in the frame, as `trt_blendmask.runtime.overlay.outlines` gives them."""
+        return outlines(self.detections, self.paste)
+
+    @cached_property
     def picture(self) -> U8:
         """uint8 [H, W, 3] BGR: the frame with the overlay, drawn when it is first asked for; do not draw on it."""
         image = self.frame.image.copy()
-        draw(image, self.detections, self.paste, self.colour_by, opacity=self.opacity)
+        draw(image, self.detections, self.outlined, self.colour_by, opacity=self.opacity)
         return image
