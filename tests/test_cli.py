@@ -145,6 +145,14 @@ def test_missing_files_in_a_real_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("model", [".", "/"])
+@pytest.mark.parametrize("words", ["quantize MODEL --precision fp16", "build MODEL", "run MODEL a.mp4 --device gpu"])
+def test_a_folder_is_no_model(words: str, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no suffix to make the default output's name of."""
+    assert cli.main([model if word == "MODEL" else word for word in words.split()]) == 66
+    assert "it is a folder" in capsys.readouterr().err
+
+
 def test_a_message_stays_one_line_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     Console().error(66, "no 'a\nb\x1b[31m\udcff ü'")
     assert capsys.readouterr().err == "error[66]: no 'a\\nb\\x1b[31m\\udcff ü'\n"
@@ -247,6 +255,27 @@ def test_ctrl_c_outside_of_the_work(moment: str, code: int) -> None:
     result = subprocess.run([sys.executable, "-c", script, "zoo"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (code, "error[130]: Stopped by Ctrl-C.\n" if code else "")
     assert ("550_R_50" in result.stdout) == (code == 0)
+
+
+def test_ctrl_c_amid_an_import_waits_for_its_end(tmp_path: Path) -> None:
+    """NumPy or OpenCV would be left half made: the program crashed, or ended with an ImportError and 70."""
+    (tmp_path / "library.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.3)\n"
+    )
+    script = f"""
+import sys, time
+from trt_blendmask import cli, demo
+def work(_output, console):
+    sys.path.insert(0, {str(tmp_path)!r})
+    import library
+    console.say("imported")
+    time.sleep(30)
+demo.demo = work
+sys.exit(cli.main(["demo"]))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=20)
+    assert (result.returncode, result.stdout) == (130, "imported\n")
+    assert result.stderr.startswith("error[130]: Stopped by Ctrl-C")
 
 
 def test_a_run_that_was_stopped_has_done_its_work(

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-STOPPED = 130
+from trt_blendmask.errors import STOPPED
 
 
 def entry() -> NoReturn:

@@ -6,6 +6,8 @@ BSD's sysexits, apart from 2 for usage, which is what argparse and the shells us
 
 from __future__ import annotations
 
+STOPPED = 130  # exit code of a command that Ctrl-C has ended; shells make the same of SIGINT
+
 
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line without its full stop; its kind where it says nothing."""

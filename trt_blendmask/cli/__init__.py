@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from trt_blendmask.cli import (
@@ -28,7 +26,8 @@ from trt_blendmask.cli import (
 )
 from trt_blendmask.cli.parser import empty_parser
 from trt_blendmask.console import Console, hold_standard_files, only_our_words
-from trt_blendmask.errors import OutputError, TrtBlendMaskError
+from trt_blendmask.errors import STOPPED, OutputError, TrtBlendMaskError
+from trt_blendmask.interrupts import stop_cleanly_on_signals
 
 # In the order of the pipeline.
 VERBS = (export, surgery, calibrate, quantize, build, predict, run, profile, compare, eval, inspect, doctor, demo, zoo)
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     console = Console(-1 if args.quiet else args.verbose)
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said once, by us
-    _stop_cleanly_on_signals()
+    stop_cleanly_on_signals()
     try:
         with contextlib.nullcontext() if args.debug else only_our_words():
             args.verb(args, console)
@@ -51,25 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error(error.exit_code, str(error))
         return error.exit_code
     except KeyboardInterrupt as stop:
-        return _say_stopped(console, stop)
+        console.error(STOPPED, str(stop) or "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
+        return STOPPED
     except BrokenPipeError:
         flush_output()  # the reader went away: nobody to tell
         return OutputError.exit_code
     except Exception as error:
         if args.debug:
             raise
-        if isinstance(error.__cause__, KeyboardInterrupt):  # what pybind11 makes of it in the midst of an import
-            return _say_stopped(console, error.__cause__)
         code = OutputError.exit_code if isinstance(error, OSError) else TrtBlendMaskError.exit_code
         flush_output()
         fault = f"{type(error).__name__}: {error}".splitlines()[0]
         console.error(code, f"{fault}. Run the same command with --debug for the whole story.")
         return code
-
-
-def _say_stopped(console: Console, stop: KeyboardInterrupt) -> int:
-    console.error(130, str(stop) or "Stopped by Ctrl-C; finished files were kept, unfinished ones removed.")
-    return 130
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,16 +71,6 @@ def make_parser() -> argparse.ArgumentParser:
     for verb in VERBS:
         verb.add(add_verb)
     return parser
-
-
-def _stop_cleanly_on_signals() -> None:
-    """`kill`, a shutdown or a closed terminal end the work as Ctrl-C does: files are finished or removed."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's and a host's stay
-            signal.signal(number, signal.default_int_handler)
 
 
 def flush_output() -> None:

@@ -13,8 +13,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from trt_blendmask.errors import STOPPED
+from trt_blendmask.interrupts import interrupt
+
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-EXIT_CODE = 130
 
 
 class StopSignals:
@@ -33,7 +35,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-            taken = [number for number in numbers if signal.getsignal(number) is signal.default_int_handler]
+            raising = (signal.default_int_handler, interrupt)
+            taken = [number for number in numbers if signal.getsignal(number) in raising]
             self._before = {number: signal.signal(number, self._on_signal) for number in taken}
         return self
 
@@ -44,7 +47,7 @@ class StopSignals:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.asked and number != getattr(signal, "SIGHUP", None):
             _show_cursor()
-            os._exit(EXIT_CODE)  # whatever hangs, hangs in threads that would be waited for
+            os._exit(STOPPED)  # whatever hangs, hangs in threads that would be waited for
         self.asked = True
 
 
