@@ -111,3 +111,19 @@ def test_demo_runs_every_stage(
         assert (tmp_path / "out" / name).is_file()
         assert name in told
     assert told.count("  trt-blendmask ") == 3
+
+
+def test_the_next_commands_run_the_program_that_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "project" / ".venv" / "bin" / "trt-blendmask"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("PATH", "/nowhere")
+    for called in (".venv/bin/trt-blendmask", str(program)):
+        monkeypatch.setattr("sys.argv", [called, "demo"])
+        assert demo._command() == ".venv/bin/trt-blendmask"
+    monkeypatch.setenv("PATH", str(program.parent))  # activated: found by its name
+    assert demo._command() == "trt-blendmask"
+    monkeypatch.setattr("sys.argv", ["/x/trt_blendmask/__main__.py", "demo"])
+    assert demo._command() == "trt-blendmask"

@@ -25,7 +25,8 @@ from trt_blendmask.errors import (
 )
 from trt_blendmask.runtime.pipeline import RunReport
 
-VERBS = ("export", "surgery", "calibrate", "predict", "run", "compare", "eval", "inspect", "doctor", "demo", "zoo")
+VERBS = ("export", "surgery", "calibrate", "quantize", "build", "predict", "run", "profile", "compare", "eval")
+VERBS += ("inspect", "doctor", "demo", "zoo")
 HEAVY = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "cv2", "av", "yaml", "rich", "torch", "tensorrt")
 
 
@@ -85,7 +86,10 @@ def test_wrong_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 2
-    assert "usage: trt-blendmask" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error[2]: ")
+    assert error.count("\n") == 1
+    assert " --help\n" in error
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
-from trt_blendmask.files import atomic_output, check_outputs, existing_file
+from trt_blendmask.files import atomic_output, check_outputs, check_writable, existing_file
 
 
 def listing(folder: Path) -> list[str]:
@@ -117,3 +117,12 @@ def test_outputs_that_would_overwrite(tmp_path: Path) -> None:
     for outputs in ([model], [tmp_path / "." / "model.onnx"], [tmp_path / "link.onnx"], [out, out]):
         with pytest.raises(UsageError, match="would overwrite"):
             check_outputs(outputs, [model])
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + "/page.html", "new/" + "n" * 300, "file/page.html", "."])
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"Cannot write|got the folder"):
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / "new" / "page.html")
+    assert listing(tmp_path) == ["file"]

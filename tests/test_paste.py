@@ -139,7 +139,7 @@ def test_nothing_and_a_wrong_mode() -> None:
     nothing = detections(np.zeros((0, 4)), np.zeros((0, 8, 8)), (40, 30))
     assert paste(nothing) == []
     assert paste_full(nothing).shape == (0, 30, 40)
-    with pytest.raises(UsageError, match="exact, reference, got 'fast'"):
+    with pytest.raises(UsageError, match="exact or reference, got 'fast'"):
         paste(nothing, "fast")
 
 

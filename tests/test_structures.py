@@ -43,6 +43,8 @@ def test_spec_survives_its_json() -> None:
         ({"pixel_std": [1.0, 0.0, 1.0]}, "pixel_std"),
         ({"attention_interpolation": "bicubic"}, "attention_interpolation"),
         ({"class_names": []}, "class_names"),
+        ({"class_names": [0, 1]}, "class_names"),
+        ({"class_names": "bolt"}, "class_names"),
         ({"from_the_future": 1}, "from_the_future"),
     ],
 )
@@ -102,3 +104,14 @@ def test_detections_refuse_unequal_counts(name: str) -> None:
     found = detections(3)
     with pytest.raises(DataError, match=name):
         dataclasses.replace(found, **{name: getattr(found, name)[:2]})
+
+
+@pytest.mark.parametrize("ids", [np.zeros(2, np.int32), np.zeros((3, 1), np.int32), np.zeros(3, np.int64)])
+def test_detections_refuse_other_track_ids(ids: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"track_ids must be int32 \[3\]"):
+        dataclasses.replace(detections(3), track_ids=ids)
+
+
+def test_a_spec_that_is_refused_names_its_file() -> None:
+    with pytest.raises(DataError, match=r"in 'my\.onnx', but it has the unknown keys \['later'\].*pip install"):
+        ModelSpec.from_json(json.dumps({**json.loads(SPEC.to_json()), "later": 1}), "my.onnx")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 
 from trt_blendmask.bundled import CHECKPOINT, CONFIG, VIDEO
 from trt_blendmask.console import Console
+from trt_blendmask.defaults import SHOWN_SCORE
 
 
 def demo(output: Path, console: Console) -> Path:
@@ -35,14 +39,23 @@ def demo(output: Path, console: Console) -> Path:
         console.detail(f"  {line}")
 
     began = time.perf_counter()
-    ran = run(model, str(VIDEO), save=video, json=lines, score=0.5, progress=console.shows_progress)
+    ran = run(model, str(VIDEO), save=video, json=lines, score=SHOWN_SCORE, progress=console.shows_progress)
     console.say(f"run         {time.perf_counter() - began:4.1f} s  {ran.summary()}")
     if ran.stopped:
         raise KeyboardInterrupt
 
     console.say(f"\nLook at      {video}\nDetections   {lines}\n\nNext, with your own camera and checkpoint:")
-    typed = shlex.quote(str(model))
-    console.say(f"  trt-blendmask predict {typed} YOUR_PICTURE.jpg -o predictions")
-    console.say(f"  trt-blendmask run {typed} YOUR_VIDEO.mp4 --save masks.mp4 --json masks.jsonl")
-    console.say("  trt-blendmask export YOUR_CHECKPOINT.pth --config YOUR_CONFIG.yaml -o raw.onnx")
+    command, typed = shlex.quote(_command()), shlex.quote(str(model))
+    console.say(f"  {command} predict {typed} YOUR_PICTURE.jpg -o predictions")
+    console.say(f"  {command} run {typed} YOUR_VIDEO.mp4 --save masks.mp4 --json masks.jsonl")
+    console.say(f"  {command} export YOUR_CHECKPOINT.pth --config YOUR_CONFIG.yaml -o raw.onnx")
     return video
+
+
+def _command() -> str:
+    """What to type here for this very program: of a virtual environment that is not activated, its path."""
+    name, called = "trt-blendmask", sys.argv[0]
+    if Path(called).name != name or shutil.which(name) == called:
+        return name
+    paths = [path for path in (called, os.path.relpath(called)) if os.sep in path]
+    return min(paths, key=len, default=name)

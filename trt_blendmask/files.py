@@ -45,6 +45,14 @@ def existing_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
     return file
 
 
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is one; `Path.is_dir` raises where a name is too long or a folder may not be looked into."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file of any size.
 
@@ -99,10 +107,12 @@ def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     target, real = Path(path), Path(os.path.realpath(path))
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        if real.is_dir():
-            raise OutputNameError(f"Expected a file name to write, got the folder '{target}'. Name a file in it.")
-        if real.exists() and not real.is_file():  # renaming over /dev/null would replace the device by a file
-            raise OutputNameError(f"Expected a file name to write, got the pipe or device '{target}'. Name a file.")
+        with suppress(FileNotFoundError):
+            mode = real.stat().st_mode  # tells of a name that is too long, too
+            if stat.S_ISDIR(mode):
+                raise OutputNameError(f"Expected a file name to write, got the folder '{target}'. Name a file in it.")
+            if not stat.S_ISREG(mode):  # renaming over /dev/null would replace the device by a file
+                raise OutputNameError(f"Expected a file name to write, got the pipe or device '{target}'. Name a file.")
         handle, name = tempfile.mkstemp(prefix=f".{short_stem(real)}.", suffix=real.suffix[:60], dir=real.parent)
         os.close(handle)
     except OSError as error:
@@ -124,9 +134,15 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: as `atomic_output`.
     """
-    folder = next((folder for folder in path.parents if folder.exists()), path)
-    with temporary_beside(folder / path.name):
-        pass
+    for folder in (*path.parents, path):  # "." has no parents
+        try:
+            folder.stat()
+        except (FileNotFoundError, NotADirectoryError):  # to be made
+            continue
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        with temporary_beside(folder / path.name):
+            return
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:

@@ -89,11 +89,17 @@ def ticks(most: float) -> list[float]:
 
 
 def text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
+    """Words of a drawing, on the baseline `y`, both in its units (a pixel, unless it is scaled).
+
+    Args:
+        anchor: what of the words is at `x`: "start", "middle" or "end". kind: class of `STYLE`.
+    """
     klass = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{klass}>{escape(printable(words))}</text>'
 
 
 def svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
+    """A drawing of `parts`, in units that are pixels unless the page scales it; `label` is for who cannot see it."""
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

@@ -23,8 +23,10 @@ def stop_cleanly_on_signals() -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handles a signal by KeyboardInterrupt, but only after an import: one that breaks off leaves a library half made, which crashes
-    or hides the KeyboardInterrupt in an error of its own."""
+    """Handle a signal by KeyboardInterrupt, amid an import only after it.
+
+    One that breaks off leaves a library half made, which crashes or hides the KeyboardInterrupt in an error of its own.
+    """
     if not _imports(frame):
         raise KeyboardInterrupt
     if not _waiting.is_set():

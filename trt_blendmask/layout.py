@@ -24,6 +24,11 @@ def amount(number: float, unit: str) -> str:
     return f"{number:.3g} T{unit}"
 
 
+def counted(number: int, thing: str) -> str:
+    """ "1 frame", "2 frames"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def labelled(facts: Iterable[tuple[str, str]], width: int) -> list[str]:
     """A line per fact, its words in one column; those beyond `width` (0: no limit) go on below."""
     facts = list(facts)

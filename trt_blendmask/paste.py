@@ -47,14 +47,27 @@ def paste(detections: Detections, mode: str = "exact") -> list[Patch | None]:
     Raises:
         UsageError: `mode` is not one of `MODES`.
     """
-    if mode not in MODES:
-        raise UsageError(f"Paste must be one of {', '.join(MODES)}, got '{mode}'.")
-    seen = visible(detections)
-    boxes = detections.xyxy if mode == "exact" else clip_boxes(detections.xyxy, detections.frame_wh)
+    check_mode(mode)
+    seen, boxes = visible(detections), boxes_of(detections, mode)
     return [
         paste_one(detections.masks[i], boxes[i], detections.frame_wh) if seen[i] else None
         for i in range(len(detections))
     ]
+
+
+def check_mode(mode: str) -> None:
+    """Refuse another paste than those there are.
+
+    Raises:
+        UsageError: `mode` is not one of `MODES`.
+    """
+    if mode not in MODES:
+        raise UsageError(f"Expected a paste of {' or '.join(MODES)}, got '{mode}': --paste {MODES[0]}")
+
+
+def boxes_of(detections: Detections, mode: str) -> F32:
+    """The box that each mask fills, [n, 4]."""
+    return detections.xyxy if mode == "exact" else clip_boxes(detections.xyxy, detections.frame_wh)
 
 
 def visible(detections: Detections) -> Bool:

@@ -8,8 +8,10 @@ letterboxed network input. Boxes are `xyxy` (x1, y1, x2, y2) floats, pixel edges
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import supervision
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 
@@ -46,7 +49,7 @@ class ModelSpec:
     Attributes:
         kind: "raw-head" (export's output) or "deployable" (surgery's output).
         class_names: one per class; "class 0", ... where the names are not known.
-        input_hw: network input height and width in pixels, multiples of 32.
+        input_hw: network input height and width in pixels; multiples of 32 in what export writes.
         strides: of the head levels, P3 first.
         num_bases: K. attention_size: M. mask_size: R (AdelaiDet's BOTTOM_RESOLUTION).
         spatial_scale: bases pixels per input pixel (0.25). sampling_ratio: RoIAlign samples per cell and axis.
@@ -87,7 +90,9 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _require(self.kind in ("raw-head", "deployable"), "kind", "'raw-head' or 'deployable'", self.kind)
-        _require(len(self.class_names) > 0, "class_names", "at least one name", self.class_names)
+        names = self.class_names
+        are_texts = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        _require(are_texts and len(names) > 0, "class_names", "texts, at least one", names)
         _require(len(self.input_hw) == 2 and min(self.input_hw) > 0, "input_hw", "two sizes > 0", self.input_hw)
         _require(len(self.strides) > 0 and min(self.strides) > 0, "strides", "one or more, > 0", self.strides)
         for name in ("num_bases", "attention_size", "mask_size", "sampling_ratio", "pre_nms_topk", "max_detections"):
@@ -113,22 +118,29 @@ class ModelSpec:
         return json.dumps(asdict(self), sort_keys=True)
 
     @staticmethod
-    def from_json(text: str) -> ModelSpec:
+    def from_json(text: str, path: str | os.PathLike[str] = "") -> ModelSpec:
         """Read what `to_json` wrote; unknown keys of a later version are refused, not guessed at.
+
+        Args:
+            path: of the file that `text` is in, for errors.
 
         Raises:
             DataError: not JSON, a key missing or unknown, or a value out of range.
         """
+        expected = f"Expected the metadata of a model in '{path}'" if path else "Expected the metadata of a model"
         try:
             values: dict[str, Any] = json.loads(text)
             known = {f.name for f in fields(ModelSpec)}
             unknown = sorted(set(values) - known)
             if unknown:
-                raise DataError(f"The model's metadata has unknown keys {unknown}: update trt-blendmask.")
+                raise DataError(f"it has the unknown keys {unknown} of a later version")
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             return ModelSpec(**values)
+        except DataError as error:
+            advice = "Make the file again, or type: pip install --upgrade trt-blendmask"
+            raise DataError(f"{expected}, but {str(error).rstrip('.')}. {advice}") from error
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(f"The model's '{METADATA_KEY}' metadata cannot be read: {error}.") from error
+            raise DataError(f"{expected}, but it cannot be read: {error}. Make the file again.") from error
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,7 @@ class Frame:
         captured_s, wall_s: when it was captured or arrived, by `time.monotonic` (for its age) and by `time.time` (for
             people); 0 where nobody noted it.
         source: which source it came from, without credentials.
+        pixel_aspect: width of a pixel by its height, as the source wants it shown.
     """
 
     image: U8
@@ -152,6 +165,7 @@ class Frame:
     captured_s: float = 0.0
     wall_s: float = 0.0
     source: str = ""
+    pixel_aspect: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype
@@ -178,7 +192,10 @@ class Letterbox:
 
     def __post_init__(self) -> None:
         if min(self.frame_wh) < 1 or min(self.input_hw) < 1:
-            raise DataError(f"A letterbox needs sizes > 0, got frame {self.frame_wh} and input {self.input_hw}.")
+            raise DataError(
+                f"Expected a frame and an input of one pixel or more, got {self.frame_wh} and {self.input_hw}. "
+                "Give a picture that has pixels."
+            )
 
     @property
     def scaled_wh(self) -> tuple[int, int]:
@@ -233,6 +250,9 @@ class Detections:
                 raise DataError(f"Detections.{name} must be {list(shape)} for {n} scores, got {list(got)}.")
         if self.masks.ndim != 3 or len(self.masks) != n or self.masks.shape[1] != self.masks.shape[2]:
             raise DataError(f"Detections.masks must be [{n}, R, R], got {list(self.masks.shape)}.")
+        ids = self.track_ids
+        if ids is not None and (ids.shape != (n,) or ids.dtype != np.int32):
+            raise DataError(f"Detections.track_ids must be int32 [{n}], got {ids.dtype} {list(ids.shape)}.")
 
     def __len__(self) -> int:
         return len(self.scores)

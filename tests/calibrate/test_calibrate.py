@@ -203,6 +203,8 @@ def test_misuse_is_refused_before_any_work(small_model: Path, folder: Path, tmp_
             calibrate(small_model, str(folder), output, **wrong)
     with pytest.raises(OutputError, match="folder"):
         calibrate(small_model, str(folder), tmp_path)
+    with pytest.raises(OutputError, match="too long"):
+        calibrate(small_model, str(folder), tmp_path / ("n" * 300))
     with pytest.raises(OutputError):
         calibrate(small_model, str(folder), Path("/proc/t.json"))
     with pytest.raises(UsageError, match="overwrite"):

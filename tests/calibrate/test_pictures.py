@@ -90,7 +90,13 @@ def test_blank_pictures_are_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("nothing", InputMissingError), ("empty", InputMissingError), ("bytes.txt", DataError)]
+    ("name", "error"),
+    [
+        ("nothing", InputMissingError),
+        ("n" * 300, InputMissingError),
+        ("empty", InputMissingError),
+        ("bytes.txt", DataError),
+    ],
 )
 def test_what_is_no_picture_is_refused(name: str, error: type[Exception], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,8 +145,18 @@ def test_bad_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     assert run(quick_model(), empty, tmp_path / "out", "--fail-under", "f1=0.5") == 65
     captured = capsys.readouterr()
-    assert "1 pictures cannot be read" in captured.out
+    assert "1 picture cannot be read and was left out." in captured.out
     assert "neither finds" in captured.err
+
+
+def test_nothing_found_is_no_agreement(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(quick_model(), pictures, tmp_path, "-n", "1", "--score", "0.999") == 0
+    told = capsys.readouterr().out
+    assert "1 picture at score 0.999: neither model found anything" in told
+    assert "1.0000" not in told
+    assert "neither model found anything" in (tmp_path / "c.html").read_text()
+    facts = json.loads((tmp_path / "c.json").read_text())["agreement"]
+    assert [facts[name] for name in ("f1", "box_iou", "mask_iou", "boundary_f", "matched")] == [None] * 4 + [0]
 
 
 @pytest.mark.parametrize("text", ["f1", "f1=2", "speed=1", "f1=nan", ""])
@@ -169,7 +180,7 @@ def test_ctrl_c_writes_what_it_has(
 
     monkeypatch.setattr(stages_module.Watched, "__call__", stopping)
     assert run(quick_model(), pictures, tmp_path) == 130
-    assert "after 1 pictures" in capsys.readouterr().err
+    assert "after 1 picture;" in capsys.readouterr().err
     facts = json.loads((tmp_path / "c.json").read_text())
     assert (facts["stopped"], facts["pictures"]) == (True, 1)
 
@@ -222,6 +233,16 @@ def test_a_pipe_is_no_model(pictures: Path, tmp_path: Path) -> None:
     """Who opens one waits for a writer, for ever."""
     os.mkfifo(tmp_path / "pipe.onnx")
     assert run(tmp_path / "pipe.onnx", pictures, tmp_path / "out") == 66
+
+
+def test_a_model_that_fails_later_is_named(tmp_path: Path) -> None:
+    """Not the copy that shows its bases and attention, which is gone by then."""
+    (tmp_path / "mine.onnx").write_bytes(quick_model().read_bytes())
+    with stages_module.Watched(tmp_path / "mine.onnx") as watched:
+        assert watched.shows_inside
+        assert watched.model.path == tmp_path / "mine.onnx"
+        with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'mine.onnx'}")):
+            watched.model.infer(np.zeros((1, 1, 1, 3), np.uint8))
 
 
 def test_a_bound_is_kept_exactly(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_command_line(
     assert said[0].startswith("TensorRT 10.13.3.9 on Fake")
     assert "3 detections" in said[1]
     assert main(["run", str(engine), str(clip()), "--max-frames", "3", "--rebuild"]) == 0
-    assert capsys.readouterr().out.startswith("TensorRT 10.13.3.9 on Fake")
+    assert capsys.readouterr().err.startswith("TensorRT 10.13.3.9 on Fake")
     assert [options[2] for options in gpu.opened] == [False, True]  # type: ignore[attr-defined]
     assert main(["predict", str(engine), str(picture), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert capsys.readouterr().out.startswith("ONNX Runtime")

@@ -128,9 +128,10 @@ def test_of_others(tmp_path: Path) -> None:
     assert (library.given, len(notes)) == ([b""], 1)
 
 
-def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file/timings", "n" * 300])
+def test_place_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    _, notes = measure(tmp_path / "file" / "timings", "a")
+    _, notes = measure(tmp_path / name, "a")
     assert any("lost for the next build" in note for note in notes)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.evaluate.conftest import changed, command
 from tests.quick_model import quick_model
+from trt_blendmask.errors import InputMissingError
 from trt_blendmask.evaluate import evaluate
 from trt_blendmask.evaluate.annotations import read_annotations
 
@@ -33,7 +34,8 @@ def other_size(document: dict[str, Any]) -> None:
         (lambda d: [i.update(file_name=f"other/{i['id']}.jpg") for i in d["images"]], 66, "do not belong together"),
         (lambda d: d.pop("images"), 65, "no 'images'"),
         (lambda d: d["annotations"][0].pop("bbox"), 65, "no 'bbox'"),
-        (lambda d: d["annotations"][0].update(image_id=99), 65, "unknown image_id"),
+        (lambda d: d["annotations"][0].update(image_id="1"), 65, "no whole number as its image_id"),
+        (lambda d: d["annotations"][0].update(image_id=99), 0, ""),
         (lambda d: d["annotations"][0].update(category_id=[1]), 65, "unknown category_id"),
         (lambda d: d["annotations"][0].update(segmentation={"size": [9, 9], "counts": [81]}), 65, "288 x 512"),
         (lambda d: d["annotations"][0].update(segmentation="x"), 65, "Expected a mask"),
@@ -96,6 +98,35 @@ def test_other_files_are_refused(scenes: Path, tmp_path: Path, text: str) -> Non
     assert command(scenes, tmp_path / "out", annotations=file) == 65
 
 
+def test_annotations_of_pictures_that_are_not_listed_are_left_out(scenes: Path, tmp_path: Path) -> None:
+    """pycocotools never looks at them."""
+
+    def stray(document: dict[str, Any]) -> None:
+        row = next(row for row in document["annotations"] if row["image_id"] == 1)
+        document["annotations"].append({**row, "id": 10**6, "image_id": 99})
+
+    plain = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "plain", most=2)
+    report = evaluate([quick_model()], changed(scenes, tmp_path / "c.json", stray), scenes, tmp_path / "out", most=2)
+    assert report.models[0].mask == plain.models[0].mask
+    assert [note for note in report.notes if note not in plain.notes] == [
+        f"Of pictures that '{tmp_path / 'c.json'}' does not list, and left out: 1 annotation."
+    ]
+
+
+def crowds_only(document: dict[str, Any]) -> None:
+    for row in document["annotations"]:
+        row["iscrowd"] = 1
+
+
+@pytest.mark.parametrize("change", [lambda d: d.update(annotations=[]), crowds_only])
+def test_nothing_to_find_is_told(scenes: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    report = evaluate([quick_model()], changed(scenes, tmp_path / "c.json", change), scenes, tmp_path / "out", most=1)
+    assert any("has no object to find" in line for line in report.lines())
+    assert report.lines()[0].startswith("1 of 1 picture, ")
+    plain = evaluate([quick_model()], scenes / "annotations.json", scenes, tmp_path / "plain", most=1)
+    assert not any("to find" in note for note in plain.notes)
+
+
 def test_a_flat_folder_cannot_hold_two_of_a_name(scenes: Path, tmp_path: Path) -> None:
     """Or both would be judged on the same picture, and nobody would notice."""
 
@@ -105,6 +136,11 @@ def test_a_flat_folder_cannot_hold_two_of_a_name(scenes: Path, tmp_path: Path) -
 
     truth = read_annotations(changed(scenes, tmp_path / "c.json", two_of_a_name), scenes / "images")
     assert ([picture.image_id for picture in truth.pictures], truth.absent) == ([3, 4], 2)
+
+
+def test_a_folder_whose_name_is_too_long_is_not_there(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match="folder of pictures"):
+        read_annotations(changed(scenes, tmp_path / "c.json", lambda _: None), tmp_path / ("n" * 300))
 
 
 def test_what_windows_and_other_tools_write_is_read(scenes: Path, tmp_path: Path) -> None:

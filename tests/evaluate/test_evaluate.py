@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -41,6 +42,8 @@ def test_writes_page_facts_curves_and_confusion(
     stem = quick_model().stem
     assert {"eval.html", "eval.json", f"{stem}_1.mask.json", f"{stem}_2.confusion.svg"} <= names
     assert len(names) == 10
+    drawing = (tmp_path / "two" / f"{stem}_1.confusion.svg").read_text()
+    assert set(re.findall(r'class="(\w+)"', drawing)) <= set(re.findall(r"svg \.(\w+)", drawing))
     page = report.files[0].read_text()
     assert page.count("data:image/jpeg") >= 2
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
@@ -179,6 +182,14 @@ def test_classes_without_counterpart_are_noted(scenes: Path, tmp_path: Path) -> 
     file = changed(scenes, tmp_path / "one.json", lambda d: d["categories"][0].update(name="dragon"))
     report = evaluate([quick_model()], file, scenes, tmp_path / "out", most=1)
     assert [("not annotated" in note, "dragon" in note) for note in report.notes] == [(True, False), (False, True)]
+
+
+def test_only_classes_that_are_there_are_missed(scenes: Path, tmp_path: Path) -> None:
+    unicorn = {"id": 77, "name": "unicorn"}
+    file = changed(scenes, tmp_path / "unicorn.json", lambda d: d["categories"].append(unicorn))
+    assert not evaluate([quick_model()], file, scenes, tmp_path / "out", most=1).notes
+    file = changed(scenes, tmp_path / "one.json", lambda d: d["categories"][0].update(name="dragon"))
+    assert len(evaluate([quick_model()] * 2, file, scenes, tmp_path / "two", most=1).notes) == 2
 
 
 def test_places() -> None:

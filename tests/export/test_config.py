@@ -195,6 +195,11 @@ def test_broken_yaml(case: tuple[str, type[Exception]], write: Callable[..., Pat
         read_config(write(case[0]))
 
 
+def test_missing_base_tells_who_names_it(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputMissingError, match=r"Base\.yaml', but .* 'x\.yaml' names it as its _BASE_: copy it there"):
+        read_config(write("_BASE_: Base.yaml"))
+
+
 def test_base_cycle(write: Callable[..., Path]) -> None:
     write("_BASE_: b.yaml", "a.yaml")
     with pytest.raises(DataError, match="comes back"):

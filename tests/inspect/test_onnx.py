@@ -230,4 +230,4 @@ def test_metadata_of_a_later_version_is_a_note(files: dict[str, Path], tmp_path:
     model.metadata_props[0].value = model.metadata_props[0].value.replace('"kind"', '"sort": 1, "kind"')
     found = inspect(saved(model, tmp_path / "later.onnx"))
     assert (found.kind, found.spec) == ("deployable-onnx", None)
-    assert any("update trt-blendmask" in note for note in found.notes)
+    assert any("pip install --upgrade trt-blendmask" in note for note in found.notes)

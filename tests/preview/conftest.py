@@ -38,10 +38,10 @@ def result(
 class FakeSource:
     """A source that a test writes the state of."""
 
-    name, fps, frame_count, corrupt, live, dropped, cut_short = "cam\n", 25.0, None, 2, True, 3, ""
+    fps, frame_count, corrupt, live, dropped, cut_short = 25.0, None, 2, True, 3, ""
 
-    def __init__(self) -> None:
-        self.now = LIVE
+    def __init__(self, name: str = "cam\n") -> None:
+        self.name, self.now = name, LIVE
 
     def state(self) -> SourceState:
         return self.now
@@ -52,7 +52,9 @@ class Served:
 
     def __init__(self, token: str = "", sources: int = 1) -> None:
         self.controls, self.events, self.records = Controls(), Events(), True
-        self.sources = [FakeSource() for _ in range(sources)]
+        self.sources = [
+            FakeSource("cam\n" + (f" ({number})" if number > 1 else "")) for number in range(1, sources + 1)
+        ]
         self.source = self.sources[0]
         self.controls.class_names = NAMES
         self.preview = Preview(Serving("127.0.0.1", 0, token), self.controls, self.events, sources)

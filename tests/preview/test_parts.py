@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trt_blendmask.errors import UsageError
+from trt_blendmask.errors import InputMissingError, UsageError
 from trt_blendmask.runtime.board import read_board
 from trt_blendmask.runtime.controls import Controls, Settings
 from trt_blendmask.runtime.preview.address import Serving
@@ -99,7 +99,11 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     for host in ("0.0.0.0", "[::]", "192.168.1.5", "edge.example", ""):
         with pytest.raises(UsageError, match="token") if host else monkeypatch.context():
             Serving.parse(f"{host}:8080")
-    for token in ("short", "env:NOT_THERE", "with a blank", "ünïcödé-token"):
+    with pytest.raises(
+        InputMissingError, match=r"Expected the token .* NOT_THERE, but it is not set: export NOT_THERE="
+    ):
+        Serving.parse("8080", "env:NOT_THERE")
+    for token in ("short", "with a blank", "ünïcödé-token"):
         with pytest.raises(UsageError, match="token"):
             Serving.parse("8080", token)
 
@@ -148,6 +152,17 @@ def test_numbers_of_the_last_minutes() -> None:
     assert state.summary()["latency_ms"]["p50"] is None
 
 
+@pytest.mark.parametrize("began_s", [1000.0, 1000.5, 1000.97])
+def test_frames_per_second_from_the_first_moment_on(began_s: float) -> None:
+    now = [began_s]
+    state = PreviewState(lambda: now[0])
+    for index in range(250):
+        now[0] = began_s + index / 25
+        state.show(result(index))
+        if index >= 10:
+            assert state.summary()["fps"] == pytest.approx(25, rel=0.11)
+
+
 def test_memory_is_bounded_and_taking_a_result_is_quick() -> None:
     now = [0.0]
     state = PreviewState(lambda: now[0])
@@ -164,7 +179,7 @@ def test_memory_is_bounded_and_taking_a_result_is_quick() -> None:
 
 def test_metrics_are_prometheus() -> None:
     state = PreviewState()
-    state.watch(FakeSource(), "", lambda: 3)  # type: ignore[arg-type]
+    state.watch(FakeSource(), lambda: 3)  # type: ignore[arg-type]
     for i in range(7):
         state.show(result(i))
     text = metrics([state], {"source_lost": 2}, read_board(Path("/nowhere")), 1)

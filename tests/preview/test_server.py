@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import cv2
 import numpy as np
 import pytest
+from aiohttp import web
 
 from tests.stream.conftest import until
 from trt_blendmask.errors import OutputError
@@ -161,39 +163,6 @@ def test_token(served_with: Callable[[str], Served]) -> None:
     assert all("horse" not in event.text + str(event.details) for event in served.events.history())
 
 
-def parts(client: socket.socket, count: int) -> list[bytes]:
-    """JPEGs of a motion JPEG, as they come."""
-    stream, found = client.makefile("rb"), []
-    while len(found) < count:
-        line = stream.readline()
-        if line.lower().startswith(b"content-length"):
-            stream.readline()
-            found.append(stream.read(int(line.split(b":")[1])))
-    return found
-
-
-def test_pictures_are_made_once_and_only_for_watchers(served: Served) -> None:
-    pictures = served.preview._server.site.pictures[0]
-    served.preview.write(result(1))
-    time.sleep(0.1)
-    assert pictures.encoded == 0
-    with connected(served, get("/stream.mjpg")) as one, connected(served, get("/stream.mjpg")) as two:
-        assert until(lambda: pictures.watchers == 2)
-        seen: list[list[bytes]] = []
-        readers = [threading.Thread(target=lambda c=c: seen.append(parts(c, 3))) for c in (one, two)]
-        for reader in readers:
-            reader.start()
-        for i in (60, 120, 180):
-            served.preview.write(result(i))
-            time.sleep(0.15)
-        for reader in readers:
-            reader.join(5)
-        assert pictures.encoded <= 4
-        last = [cv2.imdecode(np.frombuffer(jpegs[-1], np.uint8), cv2.IMREAD_COLOR) for jpegs in seen]
-        assert all(picture[40, 60, 0] >= 110 for picture in last)
-    assert until(lambda: pictures.watchers == 0)
-
-
 def test_too_many_watchers(served: Served) -> None:
     with connected(served, get("/events")) as first:
         others = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(7)]
@@ -216,24 +185,32 @@ def test_events_tell_at_once(served: Served) -> None:
         assert time.monotonic() - began < 0.5
 
 
-def test_who_never_reads_is_cut_off_and_nobody_waits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "STUCK_S", 0.5)
-    pictures = served.preview._server.site.pictures[0]
-    noise = result(0, wh=(640, 480))
-    noise.frame.image[:] = np.random.default_rng(1).integers(0, 256, noise.frame.image.shape, dtype=np.uint8)
-    with connected(served, get("/stream.mjpg")) as dead:
-        dead.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        assert until(lambda: pictures.watchers == 1)
-        worst, end_s = 0.0, time.monotonic() + 10
-        while pictures.watchers and time.monotonic() < end_s:
-            began = time.monotonic()
-            served.preview.write(noise)
-            worst = max(worst, time.monotonic() - began)
-            time.sleep(0.01)
-        assert pictures.watchers == 0
-        assert worst < 0.2
-        assert pictures.encoded <= 4  # who does not take a picture gets no further ones made
-    assert served.ask("/health")[0] == 200
+def test_events_of_one_moment_are_all_told(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trt_blendmask.runtime.events.time", SimpleNamespace(monotonic=lambda: 1.0, time=time.time))
+    with connected(served, get("/events")) as client:
+        stream = client.makefile("r")
+        for kind in ("first", "second"):
+            served.events.publish(kind, "Something happened.")
+            assert any(kind in stream.readline() for _ in range(50))
+
+
+def test_a_server_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(_: web.AppRunner) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(web.AppRunner, "setup", refused)
+    began = time.monotonic()
+    with pytest.raises(OutputError, match="but Too many open files: try another port, --serve 0"):
+        Served()
+    assert time.monotonic() - began < 5
+    assert not any(thread.name == "preview" for thread in threading.enumerate())
+
+
+def test_a_preview_that_has_ended_hears_no_more_events(served_with: Callable[..., Served]) -> None:
+    served = served_with()
+    assert len(served.events._callbacks) == 1
+    served.preview.end()
+    assert not served.events._callbacks
 
 
 def test_slow_requests_are_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,18 +310,3 @@ def test_health_is_that_of_the_worst_source(served_with: Callable[..., Served]) 
     assert [one["status"] for one in json.loads(body)["sources"]] == ["LIVE", "NO SIGNAL"]
     served.sources[1].now = SourceState("ENDED", 1300.0)
     assert served.ask("/health")[0] == 200
-
-
-def test_each_source_has_a_picture_of_its_own(served_with: Callable[..., Served]) -> None:
-    served = served_with(sources=2)
-    with connected(served, get("/stream.mjpg?source=1")), connected(served, get("/stream.mjpg?source=2")) as two:
-        pictures = served.preview._server.site.pictures
-        assert until(lambda: [one.watchers for one in pictures] == [1, 1])
-        served.preview.write(result(250, source=1))
-        assert until(lambda: pictures[1].encoded == 1)
-        assert pictures[0].encoded == 0
-        got = b""
-        while b"Content-Type: image/jpeg" not in got and (more := two.recv(65536)):
-            got += more
-        assert b"Content-Type: image/jpeg" in got
-        assert served.json("/api/state")["watchers"] == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.profiler import made_up
-from trt_blendmask.profiler.diff import Diff, ModelDiff, diff, environment_changes, sentences, verdict
+from trt_blendmask.profiler.diff import Diff, ModelDiff, diff, environment_changes, sentences
 from trt_blendmask.profiler.diff_layers import changes_of, parts_of
 from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.inspector import layer_infos, layers_of
@@ -192,7 +192,7 @@ def test_not_timed_or_only_layers() -> None:
     few = replace(model(), rounds={"network": [0] * ROUNDS * FRAMES})
     slower = replace(few, times={"network": [3 * ms for ms in few.times["network"]]})
     cut = diff(report(few), report(slower))
-    assert verdict(cut.models[0]).endswith("ms: too few rounds to tell a difference from noise")
+    assert cut.models[0].sentence().endswith("ms: too few rounds to tell a difference from noise")
     assert not any("no difference" in line or "did not change" in line for line in sentences(cut))
 
 

@@ -131,9 +131,9 @@ def test_parts_of_names() -> None:
     assert names_in("PWN(PWN(a.b), c) + {ForeignNode[d...e]} || f") == ["PWN", "a.b", "c", "ForeignNode", "d", "e", "f"]
     assert names_in("__myl_x", "[ONNX Layer: a b]\x1f[ONNX Layer: c]") == ["a b", "c"]
     names = ["tail.a", "tail.b", "basis.tower.0"]
-    assert part_of_names(names) == "tail"
+    assert part_of_names(names, {}) == "tail"
     assert part_of_names(names, {"basis.tower.0": 5}) == "basis"
-    assert part_of_names(["ForeignNode", "x"]) == ""
+    assert part_of_names(["ForeignNode", "x"], {}) == ""
 
 
 class ProfiledContext(FakeContext):
@@ -198,6 +198,28 @@ def test_a_profile_in_a_sentence() -> None:
         "ONNX Runtime", 3, 2.0, layers_of(layer_infos((DATA / "inspector_10.json").read_text()), TIMED)
     )
     assert sentence(profile) == "3 layers take 1.90 of 2.00 ms (gap +5.0%), reformats 0.40 ms"
+
+
+@pytest.mark.parametrize(
+    ("given", "weights", "made", "macs"),
+    [
+        ((2, 3), (3, 5), (2, 5), 30),
+        ((2, 3), (5, 3), (2, 5), 30),  # transposed
+        ((1, 100, 64), (64, 32), (1, 100, 32), 100 * 64 * 32),
+        ((8, 100, 64), (8, 64, 32), (8, 100, 32), 8 * 100 * 64 * 32),
+        ((4, 8, 100, 64), (1, 8, 64, 32), (4, 8, 100, 32), 4 * 8 * 100 * 64 * 32),
+        ((100, 64), (8, 64, 32), (8, 100, 32), 8 * 100 * 64 * 32),
+        ((1, 64, 1, 1), (32, 64, 1, 1), (1, 32, 1, 1), 64 * 32),  # weights as those of a convolution
+    ],
+)
+def test_work_of_a_product_by_its_shapes(
+    given: tuple[int, ...], weights: tuple[int, ...], made: tuple[int, ...], macs: int
+) -> None:
+    def end(shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"Name": "x", "Dimensions": list(shape), "Format/Datatype": "Half"}
+
+    layer = {"Name": "m", "LayerType": "MatrixMultiply", "Inputs": [end(given), end(weights)], "Outputs": [end(made)]}
+    assert profiled(json.dumps({"Layers": [layer]}), [("m", 1.0, 0.0)]).layers[0].macs == macs
 
 
 TIMED = [("backbone.stem.conv1 + backbone.stem.relu", 1.0, 0.0), ("backbone.res2.0.conv1.q", 0.4, 0.0)]

@@ -199,6 +199,13 @@ def test_no_room_for_what_onnx_runtime_writes(models: dict[str, Path]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_a_fault_of_ours_is_no_lack_of_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ours, "Origin", lambda *_: [][1])
+    path = saved([helper.make_node("MatMul", ["images", "tail.w"], ["y"], "m")], {"tail.w": (8, 8)}, (8, 8), tmp_path)
+    with pytest.raises(IndexError):
+        onnxruntime_layers(path, [np.ones((8, 8), np.float32)], runs=1)
+
+
 BODY_ENDS = (("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []), ("state", TensorProto.FLOAT, [256, 256]))
 
 

@@ -190,7 +190,7 @@ def test_a_model_that_fails_when_they_are_compared(stand: Stand, broken: str) ->
 def test_what_fails_at_the_side_takes_no_times_along(
     stand: Stand, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*_: object) -> Any:
+    def fail(*_: object, **_named: object) -> Any:
         raise error
 
     monkeypatch.setattr(steps, "onnxruntime_layers", fail)
@@ -240,7 +240,7 @@ def test_ctrl_c_before_a_model_s_first_turn(stand: Stand) -> None:
 
 
 def test_ctrl_c_during_glass_to_glass_leaves_the_waterfall(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: object) -> Iterator[PipelineProfile]:
+    def stopped(*_: object, **_named: object) -> Iterator[PipelineProfile]:
         yield made_up.pipeline()
         raise KeyboardInterrupt
 

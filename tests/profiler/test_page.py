@@ -13,8 +13,8 @@ from tests.profiler import made_up
 from trt_blendmask.profiler.diff import diff
 from trt_blendmask.profiler.page import diff_page_of, page_of
 from trt_blendmask.profiler.page.conditions import conditions_svgs
-from trt_blendmask.profiler.page.words import ms_text, pair, summary, verdict
 from trt_blendmask.profiler.report import Comparison, Environment, ProfileReport, Readings
+from trt_blendmask.profiler.words import ms_text, pair, summary, verdict
 
 VOID = {"meta", "input", "img", "br"}
 

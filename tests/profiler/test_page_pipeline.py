@@ -9,8 +9,8 @@ import numpy as np
 
 from tests.profiler import made_up
 from trt_blendmask.profiler.page import page_of
-from trt_blendmask.profiler.page.words import bound, busy, ms_text
 from trt_blendmask.profiler.report import Distribution, Stage
+from trt_blendmask.profiler.words import bound, busy, ms_text
 
 
 def test_which_stage_bounds_the_rate() -> None:

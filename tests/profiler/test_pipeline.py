@@ -20,10 +20,10 @@ from tests.stream import clips
 from tests.stream.mjpeg_server import MjpegServer
 from trt_blendmask.errors import DataError, SourceUnavailableError
 from trt_blendmask.profiler import pipeline
-from trt_blendmask.profiler.page.words import bound, busy
 from trt_blendmask.profiler.pictures import of_source
-from trt_blendmask.profiler.pipeline import PipelineOptions, profile_pipeline
+from trt_blendmask.profiler.pipeline import profile_pipeline
 from trt_blendmask.profiler.report import PipelineProfile
+from trt_blendmask.profiler.words import bound, busy
 from trt_blendmask.runtime.letterbox import Letterboxer
 from trt_blendmask.runtime.model import Model
 from trt_blendmask.runtime.recording.recorder import Recorder
@@ -64,8 +64,8 @@ def profile(stub_model: Maker, clip: Maker) -> Callable[..., PipelineProfile]:  
     def make(
         source: str = "", seconds: float = 5.0, glass: bool = False, warn: Callable[[str], None] = lambda _: None
     ) -> PipelineProfile:
-        options = PipelineOptions(source or str(clip(30, (320, 180))), seconds)
-        with closing(profile_pipeline(stub_model(), "stub", options, warn)) as found:
+        text = source or str(clip(30, (320, 180)))
+        with closing(profile_pipeline(stub_model(), "stub", text, seconds, warn=warn)) as found:
             return list(found)[-1] if glass else next(found)
 
     return make
@@ -150,7 +150,7 @@ def test_a_camera_that_goes_away_holds_up_nothing(stub_model: Maker, use: str) -
             if use == "pictures":
                 of_source(camera.url)
             else:
-                next(profile_pipeline(stub_model(), "stub", PipelineOptions(camera.url, 60.0)))
+                next(profile_pipeline(stub_model(), "stub", camera.url, 60.0))
 
 
 def test_glass_to_glass_sees_a_planted_delay_of_100_ms(
@@ -168,14 +168,14 @@ def test_glass_to_glass_sees_a_planted_delay_of_100_ms(
 
 def test_too_few_frames_say_what_to_do(stub_model: Maker, clip: Maker) -> None:  # noqa: F811
     with pytest.raises(DataError, match=r"Expected more than \d frames from '.*short.mp4', got 2: name another source"):
-        next(profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(2, (320, 180), "short.mp4")))))
+        next(profile_pipeline(stub_model(), "stub", str(clip(2, (320, 180), "short.mp4")), 3.0))
 
 
 def test_small_pictures_have_no_room_for_a_time_code(
     stub_model: Maker,  # noqa: F811
     clip: Maker,  # noqa: F811
 ) -> None:
-    (found,) = profile_pipeline(stub_model(), "stub", PipelineOptions(str(clip(20, (120, 80))), 1.0))
+    (found,) = profile_pipeline(stub_model(), "stub", str(clip(20, (120, 80))), 1.0)
     assert found.glass_to_glass is None
     assert found.frames == 20
 
@@ -198,7 +198,7 @@ def test_pictures_without_room_for_a_time_code(
     for number, (width, height) in enumerate(4 * sizes if len(sizes) > 1 else 16 * sizes):
         cv2.imwrite(str(tmp_path / f"{number:02}.png"), np.full((height, width, 3), 90, np.uint8))
     warnings: list[str] = []
-    *_, found = profile_pipeline(stub_model(), "stub", PipelineOptions(str(tmp_path), 1.0), warnings.append)
+    *_, found = profile_pipeline(stub_model(), "stub", str(tmp_path), 1.0, warn=warnings.append)
     assert found.frames == 16
     assert (found.glass_to_glass is not None) == has_ages
     assert [words.partition(":")[0] for words in warnings] == [] if has_ages else ["Glass to glass was not measured"]
@@ -223,7 +223,7 @@ def test_a_recording_that_breaks_off_is_told(stub_model: Maker, tmp_path: Path) 
     clips.recording(path, 100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     warnings: list[str] = []
-    with closing(profile_pipeline(stub_model(), "stub", PipelineOptions(str(path)), warnings.append)) as found:
+    with closing(profile_pipeline(stub_model(), "stub", str(path), 3.0, warn=warnings.append)) as found:
         assert 10 < next(found).frames < 90
     (words,) = warnings
     assert "a.mkv' whole, but it breaks off after" in words

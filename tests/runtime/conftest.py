@@ -55,7 +55,8 @@ def stub_model(tmp_path: Path) -> ModelMaker:
     ) -> Path:
         planar = spec is not None and spec.input_dtype == "float32"
         image_type = TensorProto.FLOAT if planar else TensorProto.UINT8
-        shape = (1, 3, *INPUT_HW) if planar else (1, *INPUT_HW, 3)
+        hw = spec.input_hw if spec else INPUT_HW
+        shape = (1, 3, *hw) if planar else (1, *hw, 3)
         masks = stub_masks()
         masks = np.rint(masks * 255).astype(np.uint8) if mask_dtype is np.uint8 else masks.astype(mask_dtype)
         constants = {

@@ -274,6 +274,8 @@ def test_a_deadline_is_for_live_sources(stub_model: Maker, clip: Maker) -> None:
         run(stub_model(), clip(), options=RunOptions(deadline_s=0.05))
     with pytest.raises(UsageError, match="add --deadline"):
         RunOptions(fallback="small.onnx")
+    with pytest.raises(UsageError, match="leave out --classes"):
+        RunOptions(classes=())
 
 
 def test_a_deadline_that_the_model_cannot_hold_takes_the_fallback(

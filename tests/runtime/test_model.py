@@ -154,7 +154,11 @@ def test_another_network(stub_model: Maker) -> None:
 def test_a_contract_that_the_metadata_contradicts(stub_model: Maker) -> None:
     spec = load(stub_model("plain.onnx")).spec
     one_sentence(stub_model(spec=replace(spec, max_detections=7)), DataError, "'boxes'", "[1, 7, 4]", "[1, 5, 4]")
-    one_sentence(stub_model(spec=replace(spec, input_hw=(32, 96))), DataError, "'images'", "uint8 [1, 32, 96, 3]")
+    path = stub_model()
+    model = onnx.load(path)
+    helper.set_model_props(model, {METADATA_KEY: replace(spec, input_hw=(32, 96)).to_json()})
+    onnx.save(model, path)
+    one_sentence(path, DataError, "'images'", "uint8 [1, 32, 96, 3]", "[1, 64, 96, 3]")
     one_sentence(stub_model(spec=replace(spec, mask_size=56)), DataError, "'masks'")
     wide = {"classes": np.zeros((1, 5), np.int64)}
     one_sentence(stub_model(outputs=wide), DataError, "'classes' int32 [1, 5]", "int64")

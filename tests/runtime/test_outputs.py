@@ -17,8 +17,10 @@ import av
 import numpy as np
 import pytest
 
-from trt_blendmask.errors import OutputError
+from trt_blendmask.errors import OutputError, OutputNameError, UsageError
+from trt_blendmask.runtime import pipeline
 from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.recording.lines import JsonLines
 from trt_blendmask.runtime.result import FrameResult
 from trt_blendmask.runtime.sinks import OfOneSource, Sinks
 from trt_blendmask.runtime.sources import SourceState
@@ -78,6 +80,33 @@ class FakeSink:
 def two() -> tuple[FakeSink, FakeSink, Events, Sinks]:
     one, other, events = FakeSink("one"), FakeSink("other"), Events()
     return one, other, events, Sinks([one, other], events)
+
+
+def test_what_was_checked_is_closed_where_a_later_check_fails() -> None:
+    one, other = FakeSink("one"), FakeSink("other")
+
+    def check() -> None:
+        raise OutputNameError("Expected a file name.")
+
+    other.check = check  # type: ignore[method-assign]
+    with pytest.raises(OutputNameError):
+        Sinks([one, other], Events())
+    assert (one.closed, other.closed) == (1, 0)
+
+
+def test_outputs_are_closed_where_the_run_does_not_begin(
+    stub_model: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    def refuse(*_: object) -> None:
+        raise UsageError("Expected another option.")
+
+    monkeypatch.setattr(JsonLines, "close", lambda sink: closed.append(sink.name))
+    monkeypatch.setattr(pipeline, "Job", refuse)
+    with pytest.raises(UsageError):
+        pipeline.run(stub_model(), CAMERA, json=tmp_path / "a.jsonl")
+    assert closed == [str(tmp_path / "a.jsonl")]
 
 
 def test_all_get_everything_in_a_thread_of_their_own() -> None:

@@ -16,7 +16,7 @@ from trt_blendmask.errors import DataError, InputMissingError, OutputError, Usag
 from trt_blendmask.runtime import progress
 from trt_blendmask.runtime.flow import Ticket
 from trt_blendmask.runtime.job import Job
-from trt_blendmask.runtime.pipeline import run
+from trt_blendmask.runtime.pipeline import RunReport, run
 from trt_blendmask.runtime.result import FrameResult
 
 Maker = Callable[..., Path]
@@ -96,7 +96,7 @@ def test_picture_folder_in_natural_order(stub_model: Maker, tmp_path: Path) -> N
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [row["file_name"] for row in rows] == ["p1.png", "p9.png", "p10.png"]
     assert report.corrupt == 1
-    assert "1 corrupt" in report.summary()
+    assert "1 corrupt frame:" in report.summary()
 
 
 def test_ctrl_c_keeps_what_was_recorded(
@@ -217,3 +217,8 @@ def test_stage_times_are_per_frame_whatever_is_written(monkeypatch: pytest.Monke
         with clock.measure("encode"):
             pass
     assert clock.mean_ms(2) == {"encode": 2000.0}
+
+
+def test_one_of_a_thing_is_not_told_as_many() -> None:
+    summary = RunReport(1, 1, 0.5, {}, corrupt=1, stopped=False).summary()
+    assert summary.startswith("1 frame in 0.5 s, 2.0 FPS, 1 detection, 1 corrupt frame")

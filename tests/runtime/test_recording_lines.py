@@ -13,6 +13,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from trt_blendmask.coco import to_coco
+from trt_blendmask.runtime.overlay import outlines
 from trt_blendmask.runtime.recording import growing, lines
 from trt_blendmask.runtime.recording.lines import MASKS, JsonLines, line_of
 from trt_blendmask.runtime.recording.polygons import polygons
@@ -110,7 +111,7 @@ def test_polygons_cover_what_the_masks_cover(paste: str, mask_side: int) -> None
         np.array([True, True, False, True])
     )
     pixels = [coco_mask.decode(one["segmentation"]) for one in to_coco(found, paste)]
-    rings = polygons(found, paste)
+    rings = [polygons(outline, found.frame_wh) for outline in outlines(found, paste)]
     assert [len(one) for one in rings] == [1, 1, 2]
     for ring, full in zip(rings, pixels, strict=True):
         xy = np.concatenate([np.reshape(r, (-1, 2)) for r in ring])
@@ -118,6 +119,10 @@ def test_polygons_cover_what_the_masks_cover(paste: str, mask_side: int) -> None
         assert (xy <= (160, 120)).all()
         drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(ring, 120, 160)))
         assert (drawn & full).sum() / (drawn | full).sum() > 0.97
+
+
+def test_a_polygon_is_that_of_its_object_behind_one_that_is_left_out() -> None:
+    assert [len(one["segmentation"]) for one in line_of(result(), "polygons")["detections"]] == [1, 1, 2]
 
 
 def test_the_polygon_of_a_full_box_is_the_box() -> None:
@@ -128,7 +133,7 @@ def test_the_polygon_of_a_full_box_is_the_box() -> None:
         np.ones((1, 14, 14), np.float32),
         (160, 120),
     )
-    ((ring,),) = polygons(full)
+    (ring,) = polygons(outlines(full)[0], full.frame_wh)
     xy = np.reshape(ring, (-1, 2))
     np.testing.assert_allclose([*xy.min(axis=0), *xy.max(axis=0)], [20, 30, 60, 50], atol=1.5)
 
@@ -139,8 +144,7 @@ def test_holes_are_filled_and_are_no_objects() -> None:
     found = Detections(
         np.array([[10, 10, 94, 94]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32), ring[None], (160, 120)
     )
-    (outlines,) = polygons(found)
-    assert len(outlines) == 1
+    assert len(polygons(outlines(found)[0], found.frame_wh)) == 1
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def test_the_segment_that_is_recorded_stays_whatever_the_clock_says(
     """A board that boots in 1970 is told the time, and then the time is corrected by an hour."""
     monkeypatch.setattr(recorder, "_PRUNE_EVERY_S", 0.0)
     (tmp_path / "a-20261120T000000Z.mkv").write_bytes(b"x" * 1000)
-    file = Recorder(tmp_path / "a.mkv", 25.0, Events(), 60.0, keep_bytes=1)
+    file = Recorder(tmp_path / "a.mkv", lambda: 25.0, Events(), 60.0, keep_bytes=1)
     for number, wall_s in enumerate((1000.0, 1_800_003_600.0, 1_800_000_060.0)):
         file.write(plain(60.0 * number, wall_s))
         file.write(plain(60.0 * number + 1, wall_s + 1))
@@ -63,7 +63,7 @@ def test_segments_of_earlier_runs_go_first_and_ours_as_they_were_written(tmp_pat
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_what_comes_after_a_night_without_frames_keeps_its_times(tmp_path: Path, suffix: str) -> None:
     day = [0.0, 0.04, *(3600.0 * hour for hour in range(1, 9))]  # no gap too long, but too long in all
-    file = Recorder(tmp_path / f"a{suffix}", 25.0, Events())
+    file = Recorder(tmp_path / f"a{suffix}", lambda: 25.0, Events())
     for time_s in [*day, *(day[-1] + 30_000.0 + more_s for more_s in (0.0, 0.2, 5.0))]:
         file.write(plain(time_s))
     file.close()

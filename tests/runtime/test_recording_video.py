@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import struct
+from collections.abc import Callable
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,9 +14,11 @@ import numpy as np
 import pytest
 
 from trt_blendmask.errors import OutputError, UsageError
+from trt_blendmask.runtime.pipeline import run
 from trt_blendmask.runtime.recording import growing, video
 from trt_blendmask.runtime.recording.video import VideoFile, check_video_name, choose_encoder, shortcomings
 
+Maker = Callable[..., Path]
 SUFFIXES = pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 WH = (64, 48)
 
@@ -54,6 +59,29 @@ class Disk:
         if self.room < 0:
             self.room = 0
             raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@SUFFIXES
+@pytest.mark.parametrize(("turned", "shown"), [(False, Fraction(64, 45)), (True, Fraction(45, 64))])
+def test_pixels_that_are_not_square_stay_so(
+    stub_model: Maker, tmp_path: Path, suffix: str, turned: bool, shown: Fraction
+) -> None:
+    source, save = tmp_path / "source.mp4", tmp_path / f"out{suffix}"
+    with av.open(str(source), "w") as container:
+        made = container.add_stream("libx264", rate=25)
+        made.width, made.height, made.pix_fmt = *WH, "yuv420p"
+        made.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        container.mux(made.encode(av.VideoFrame.from_ndarray(grey(90), format="bgr24")))
+        container.mux(made.encode())
+    if turned:
+        content = source.read_bytes()
+        at = content.index(b"tkhd") + 44  # the display matrix
+        source.write_bytes(content[:at] + struct.pack(">5i", 0, 1 << 16, 0, -1 << 16, 0) + content[at + 20 :])
+    run(stub_model(), source, save)
+    with av.open(str(save)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (WH[::-1] if turned else WH)
+        assert stream.sample_aspect_ratio == shown
 
 
 @SUFFIXES
@@ -160,7 +188,7 @@ def test_without_h264_it_is_mpeg4_and_said(tmp_path: Path, suffix: str, monkeypa
 def test_without_any_encoder_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = av.codec.Codec
     monkeypatch.setattr(av.codec, "Codec", lambda _name, mode: codec("none", mode))
-    with pytest.raises(OutputError, match=r"none of the video encoders libx264, libopenh264, mpeg4.*pip install av"):
+    with pytest.raises(OutputError, match=r"one of the video encoders libx264, libopenh264, mpeg4.*pip install av"):
         choose_encoder()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trt_blendmask.errors import InputMissingError
+from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources import open_source
 
 Maker = Callable[..., Path]
@@ -30,7 +31,15 @@ def test_video(clip: Maker) -> None:
 
 @pytest.mark.parametrize(
     ("matrix", "red_corner"),
-    [((0, 1, -1, 0), "right top"), ((-1, 0, 0, -1), "right bottom"), ((0, -1, 1, 0), "left bottom")],
+    [
+        ((0, 1, -1, 0), "right top"),
+        ((-1, 0, 0, -1), "right bottom"),
+        ((0, -1, 1, 0), "left bottom"),
+        ((-1, 0, 0, 1), "right top"),  # mirrored, left to right
+        ((1, 0, 0, -1), "left bottom"),
+        ((0, 1, 1, 0), "left top"),
+        ((0, -1, -1, 0), "right bottom"),
+    ],
 )
 def test_a_turned_phone(clip: Maker, matrix: tuple[int, ...], red_corner: str) -> None:
     path = clip(frames=2, wh=(160, 96))
@@ -64,6 +73,31 @@ def test_pattern_and_single_picture(tmp_path: Path) -> None:
         open_source(str(tmp_path / "empty"))
 
 
+def test_patterns_of_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("p1.png", "p10.png", "a/p2.png", "b/p3.png", "b/c/p4.png", "[x]/p5.png", "x/p6.png", "x/p?.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "clip.mp4").write_bytes(b"no picture")
+    for text, numbers in {
+        "p?.png": "1",
+        "p??.png": "10",
+        "?/p[23].png": "2 3",
+        "*/p?.png": "5 2 3 6 ?",
+        "b/**/*.png": "4 3",  # in the order of their folders
+        "**/p[2-4].png": "2 4 3",
+        "**": "5 2 4 3 1 10 6 ?",
+        "[x]/*.png": "5",  # a folder of that name
+        "[xy]/p[56].png": "6",
+        "x/p?.png": "?",  # a file of that name
+    }.items():
+        monkeypatch.chdir("/")
+        assert [f.name for f in open_source(str(tmp_path / text))] == [f"p{one}.png" for one in numbers.split()], text
+        monkeypatch.chdir(tmp_path)
+        assert [f.name for f in open_source(text)] == [f"p{one}.png" for one in numbers.split()], text
+    with pytest.raises(InputMissingError, match="Name videos one by one"):
+        open_source("clip*.mp4")
+
+
 def test_a_pattern_means_pictures_as_a_folder_does(tmp_path: Path) -> None:
     for name in ("a.png", "c.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
@@ -73,6 +107,15 @@ def test_a_pattern_means_pictures_as_a_folder_does(tmp_path: Path) -> None:
     for text in (str(tmp_path / "*"), str(tmp_path)):
         source = open_source(text)
         assert ([f.name for f in source], source.frame_count, source.corrupt) == (["a.png", "c.png"], 2, 0)
+
+
+def test_pictures_of_different_sizes_are_told_once(tmp_path: Path) -> None:
+    for number, width in enumerate((8, 8, 16, 24, 8)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((8, width, 3), np.uint8))
+    events = Events()
+    assert len(list(open_source(str(tmp_path), events=events))) == 5
+    told = [(e.kind, e.details["from_wh"], e.details["to_wh"]) for e in events.history()]
+    assert told == [("format_changed", [8, 8], [16, 8])]
 
 
 def test_a_picture_that_is_gone_meanwhile_is_counted(tmp_path: Path) -> None:
@@ -104,9 +147,10 @@ def test_a_name_that_looks_like_an_address(clip: Maker, tmp_path: Path, monkeypa
     assert len(list(open_source("12:30.mp4"))) == 12
 
 
-def test_a_name_that_is_too_long() -> None:
+@pytest.mark.parametrize("suffix", ["", ".png"])
+def test_a_name_that_is_too_long(suffix: str) -> None:
     with pytest.raises(InputMissingError, match="too long"):
-        open_source("x" * 300)
+        open_source("x" * 300 + suffix)
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

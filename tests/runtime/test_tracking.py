@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from trt_blendmask.errors import UsageError
-from trt_blendmask.runtime import job
+from trt_blendmask.runtime import job, pipeline
 from trt_blendmask.runtime.options import RunOptions
 from trt_blendmask.runtime.overlay import draw
 from trt_blendmask.runtime.pipeline import run
@@ -69,6 +69,7 @@ def test_the_numbers_reach_the_lines(stub_model: Maker, clip: Maker, tmp_path: P
             return np.array([7, 8, -1], np.int32)[: len(found)]
 
     monkeypatch.setattr(job, "Tracking", Rank)
+    monkeypatch.setattr(pipeline, "check_tracking", lambda: None)
     lines = tmp_path / "a.jsonl"
     run(stub_model(), clip(frames=2), json=lines, options=RunOptions(track=True))
     found = [json.loads(line)["detections"] for line in lines.read_text().splitlines()]
@@ -95,7 +96,26 @@ def found_parts(found: Detections) -> tuple[Any, ...]:
     return found.xyxy, found.scores, found.classes, found.masks, found.frame_wh
 
 
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_the_cameras_own(stub_model: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Noting:
+        def __init__(self, fps: float) -> None:
+            rates.append(fps)
+
+        def ids(self, found: Detections, _time_s: float) -> np.ndarray:
+            return np.zeros(len(found), np.int32)
+
+    monkeypatch.setattr(job, "Tracking", Noting)
+    monkeypatch.setattr(pipeline, "check_tracking", lambda: None)
+    camera = "synthetic:conveyor?live=1&fps=50&size=128x72"
+    run(stub_model(), camera, max_frames=3, options=RunOptions(track=True))
+    assert rates == [50.0]
+
+
+def test_without_the_package_nothing_is_begun(
+    stub_model: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = builtins.__import__
 
     def importing(name: str, *args: Any, **options: Any) -> Any:
@@ -104,5 +124,6 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         return known(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", importing)
-    with pytest.raises(UsageError, match="needs the package trackers"):
-        Tracking(25.0)
+    monkeypatch.setattr(pipeline, "load_teams", lambda *_: 1 / 0)
+    with pytest.raises(UsageError, match=r"^Expected the package trackers for --track"):
+        run(stub_model(), "synthetic:conveyor", json=tmp_path / "a.jsonl", options=RunOptions(track=True))

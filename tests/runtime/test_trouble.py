@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from trt_blendmask.runtime.options import RunOptions
 from trt_blendmask.runtime.pipeline import run
 from trt_blendmask.runtime.sources import LiveOptions, Source, SourceState
 from trt_blendmask.structures import Frame
+
+from .conftest import MODEL_SPEC
 
 Maker = Callable[..., Path]
 CAMERA = "synthetic:conveyor?live=1&fps=30&size=128x72"
@@ -142,6 +146,18 @@ def test_a_source_that_breaks_while_it_is_closed_is_no_error(
     monkeypatch.setattr(job.Job, "_frames", breaking)
     report = run(stub_model(), clip(frames=60), json=tmp_path / "a.jsonl", max_frames=40)
     assert report.frames == 40
+
+
+def test_a_fallback_is_no_larger_model_and_knows_the_same_classes(stub_model: Maker) -> None:
+    spec, model = MODEL_SPEC, stub_model()
+    for hw, names, words in (
+        ((64, 160), spec.class_names, "at most the model's 96 x 64 pixels, got 160 x 64"),
+        ((64, 96), spec.class_names[::-1], "same classes"),
+        ((32, 64), spec.class_names, ""),
+    ):
+        fallback = stub_model("other.onnx", replace(spec, input_hw=hw, class_names=names))
+        with pytest.raises(UsageError, match=words) if words else nullcontext():
+            run(model, CAMERA, max_frames=1, options=RunOptions(deadline_s=1.0, fallback=fallback))
 
 
 def test_a_fallback_that_fails_ends_the_run_with_its_own_error(

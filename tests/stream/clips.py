@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from . import frame_code
@@ -19,6 +21,15 @@ def coded(number: int, frame_wh: tuple[int, int]) -> np.ndarray:
     frame_code.draw(image, number, 0)
     image[-frame_wh[1] // 6 :, (number * 4) % frame_wh[0] :] = 160
     return image
+
+
+def jpeg(number: int, orientation: int = 0, keep: float = 1.0, frame_wh: tuple[int, int] = (320, 240)) -> bytes:
+    """Picture `number`, with an EXIF orientation where it is above 0, and as much of it as `keep`."""
+    content = cv2.imencode(".jpg", coded(number, frame_wh))[1].tobytes()
+    if orientation:
+        exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x112, 3, 1, orientation, 0)
+        content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:]
+    return content[: int(len(content) * keep)]
 
 
 class TsEncoder:

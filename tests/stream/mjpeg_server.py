@@ -7,8 +7,6 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import cv2
-
 from . import clips
 
 
@@ -16,12 +14,14 @@ class MjpegServer:
     """`/live` is the camera, all else a file of `folder`.
 
     Attributes: mode: "ok", "freeze" or "close"; status: of the answer to `/live`; requests: how many came;
-    keep: the part of a file that is sent before the line breaks.
+    keep: the part of a file that is sent before the line breaks; begin, part: what stands before the first and each
+    picture; cut: every third picture lacks its second half.
     """
 
     def __init__(self, folder: Path | None = None, fps: float = 25.0, port: int = 0) -> None:
         self.mode, self.status, self.fps, self.folder = "ok", 200, fps, folder
-        self.keep = 1.0
+        self.keep, self.cut = 1.0, False
+        self.begin, self.part = "", "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
         self.frame_wh, self.requests, self.sent = (320, 240), 0, 0
         owner = self
 
@@ -75,12 +75,13 @@ class _Handler(BaseHTTPRequestHandler):
         if camera.status != 200:
             self.end_headers()
             return
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        many = "multipart/x-mixed-replace; boundary=frame"
+        self.send_header("Content-Type", many if camera.part else "video/x-motion-jpeg")
         self.end_headers()
+        self.wfile.write(camera.begin.encode())
         while camera.mode != "close":
             if camera.mode == "ok":
                 camera.sent += 1
-                jpeg = cv2.imencode(".jpg", clips.coded(camera.sent, camera.frame_wh))[1].tobytes()
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
+                jpeg = clips.jpeg(camera.sent, 0, 0.5 if camera.cut and camera.sent % 3 == 0 else 1.0, camera.frame_wh)
+                self.wfile.write(camera.part.format(len(jpeg)).encode() + jpeg + (b"\r\n" if camera.part else b""))
             time.sleep(1 / camera.fps)

@@ -22,6 +22,7 @@ from pathlib import Path
 import av
 
 from trt_blendmask.bundled import bundled_model
+from trt_blendmask.layout import counted
 
 from .measures import machine
 from .rtsp_server import RtspServer
@@ -60,7 +61,7 @@ def wrong(code: int, out: str, frames: int, rows: int) -> str:
     """What is wrong with a run that ended with `code` after so much was recorded."""
     if code and rows:
         return f"not 0, though {rows} lines were written"
-    if not code and f"{rows} frames in " not in out:
+    if not code and f"{counted(rows, 'frame')} in " not in out:
         return f"the summary is not one of {rows} frames: {out[-300:]!r}"
     return "" if frames == rows else f"{frames} frames, {rows} lines"
 

@@ -52,11 +52,11 @@ def test_credentials_are_shown_nowhere() -> None:
 def test_the_address_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER", "mqtt://u:p@host/t")
     assert Broker.parse("env:BROKER") == Broker("host", 1883, "t", False, "u", "p")
-    with pytest.raises(InputMissingError, match="'NOBODY', which is not set"):
+    with pytest.raises(InputMissingError, match="variable NOBODY, but it is not set: export NOBODY="):
         Broker.parse("env:NOBODY")
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(SourceUnavailableError, match=r"pip install 'trt-blendmask\[mqtt\]'"):
-        Mqtt(Broker("host", 1883, "belt"), "rle", Events(), waits=False)
+        Mqtt(Broker("host", 1883, "belt"), "rle", Events(), lambda: False)

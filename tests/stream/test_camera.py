@@ -34,7 +34,10 @@ class FakeDevice:
     def __init__(self, frames: int, error: int) -> None:
         self.left, self.error, self.duration = frames, error, None
         self.format = SimpleNamespace(name="video4linux2,v4l2")
-        self.streams = SimpleNamespace(video=[SimpleNamespace(average_rate=30, guessed_rate=30, thread_type="")])
+        codec = SimpleNamespace(name="rawvideo")
+        video = SimpleNamespace(average_rate=30, guessed_rate=30, thread_type="", codec_context=codec)
+        video.sample_aspect_ratio = None
+        self.streams = SimpleNamespace(video=[video])
 
     def demux(self, _video: object) -> Any:
         while self.left:
@@ -70,6 +73,15 @@ def test_a_camera_is_unplugged_and_comes_back(monkeypatch: pytest.MonkeyPatch) -
     assert "no such device" in "".join(e.text for e in events.history())
     assert asked[0] == ("/dev/video7", {"video_size": "640x480", "framerate": "15", "input_format": "mjpeg"})
     source.close()
+
+
+def test_what_a_device_does_not_offer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake_open(_file: str, **_: object) -> None:
+        av.error.err_check(-errno.EINVAL)
+
+    monkeypatch.setattr(camera.av, "open", fake_open)
+    with pytest.raises(SourceUnavailableError, match="does not offer this size, rate or format"):
+        open_source("v4l2:///dev/video7?size=1x1", LiveOptions(wait=False))
 
 
 def test_the_lasting_name_of_a_device(tmp_path: Path) -> None:
@@ -156,12 +168,16 @@ def test_pipelines() -> None:
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=60/1 !"
     )
     assert "flip-method=2" in csi
+    for fps, rate in (("0.4", "2/5"), ("29.97", "2997/100"), ("0.002", "1/500")):
+        assert f"framerate={rate} !" in camera.csi_pipeline(parse(f"csi://0?fps={fps}"))
     assert csi.endswith("appsink drop=true max-buffers=1 sync=false")
     assert camera.gst_pipeline(parse("gst:videotestsrc")).endswith("appsink drop=true max-buffers=1 sync=false")
     assert camera.gst_pipeline(parse("gst:a ! appsink")) == "a ! appsink"
 
 
-@pytest.mark.parametrize("text", ["csi://0?flip=9", "csi://0?size=wide", "0?fps=0", "0?format=raw", "0?size=0x4"])
+@pytest.mark.parametrize(
+    "text", ["csi://0?flip=9", "csi://0?fps=0.0001", "csi://0?size=wide", "0?fps=0", "0?format=raw", "0?size=0x4"]
+)
 def test_options_out_of_range(text: str) -> None:
     with pytest.raises(UsageError, match="Expected"):
         open_source(text)

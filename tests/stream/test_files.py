@@ -8,15 +8,18 @@ import re
 import struct
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
+from trt_blendmask.errors import DataError
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources import open_source
-from trt_blendmask.runtime.sources.decode import Shot
+from trt_blendmask.runtime.sources.decode import Shot, _turn_of
 from trt_blendmask.runtime.sources.stamp import Stamp
 
 from . import clips, frame_code
@@ -64,7 +67,7 @@ def test_times_go_on_where_those_of_a_joined_file_begin_again(tmp_path: Path, ea
 
 
 def recorded_times(pts_s: list[float | None], fps: float) -> list[float]:
-    stamp, image = Stamp("file", Events()), np.zeros((24, 32, 3), np.uint8)
+    stamp, image = Stamp("file", Events().publish), np.zeros((24, 32, 3), np.uint8)
     return [stamp.recorded(Shot(image, one, 50.0, False), fps).time_s for one in pts_s]
 
 
@@ -135,6 +138,64 @@ def test_no_frame_starts_threads_of_its_own(tmp_path: Path) -> None:
     threads = [resources()["threads"] for _ in source]
     assert max(threads) <= threads[0] + (os.cpu_count() or 1)
     source.close()
+
+
+@pytest.mark.parametrize("name", ["a.mjpeg", "a.avi"])
+def test_pictures_with_exif_are_shown_as_they_lie(tmp_path: Path, name: str) -> None:
+    path, pictures = tmp_path / name, [clips.jpeg(i, orientation=6) for i in range(5)]
+    path.write_bytes(b"".join(pictures))
+    if name == "a.avi":
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("mjpeg", rate=25)
+            video.width, video.height, video.pix_fmt = 320, 240, "yuvj420p"
+            for number, picture in enumerate(pictures):
+                packet = av.Packet(picture)
+                packet.stream, packet.pts, packet.dts = video, number, number
+                packet.time_base = Fraction(1, 25)
+                container.mux(packet)
+    source = open_source(str(path))
+    assert [frame_code.read(frame.image) for frame in source] == [(i, 0) for i in range(5)]
+    assert source.corrupt == 0
+    source.close()
+
+
+def test_pictures_that_are_cut_short_are_shown_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.mjpeg"
+    whole = [bytes(5000), b"\r\n" + bytes(9), b"\xff" * 4, b"a trailer" * 20]  # what cameras put behind a picture
+    path.write_bytes(b"".join(clips.jpeg(i) + more for i, more in enumerate(whole)))
+    source = open_source(str(path))
+    assert (len(list(source)), source.corrupt) == (4, 0)
+    source.close()
+    path.write_bytes(b"".join(clips.jpeg(i, keep=0.4 if i in (3, 5) else 1.0) for i in range(8)))
+    source = open_source(str(path))
+    assert (len(list(source)), source.corrupt) == (8, 2)
+    source.close()
+
+
+def test_a_file_of_another_kind_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0" + bytes(200))
+    with pytest.raises(DataError, match=r"a video in .*, but it is damaged or of a kind that is not read"):
+        open_source(str(path))
+
+
+def test_a_turn_is_known_though_something_beside_it_is_not() -> None:
+    class Decoded:
+        rotation = -90  # as PyAV counts
+
+        @property
+        def side_data(self) -> list[Any]:
+            raise ValueError("31 is not a valid Type")
+
+    assert _turn_of(Decoded()) == (False, 1)
+
+
+def test_yuv4mpeg_that_ends_inside_a_frame_is_told(tmp_path: Path) -> None:
+    path, frame = tmp_path / "a.y4m", b"FRAME\n" + bytes(32 * 24 * 3 // 2)
+    for missing, count in ((0, 3), (500, 2)):
+        content = b"YUV4MPEG2 W32 H24 F25:1 Ip A1:1 C420jpeg\n" + 3 * frame
+        path.write_bytes(content[: len(content) - missing])
+        assert told(path) == (count, ["source_ended_early"] if missing else [])
 
 
 FIRST = {"movflags": "+faststart"}  # the index, as of what is made for the web

@@ -186,6 +186,9 @@ def test_cameras_can_still_be_told_apart(url: str, shown: str) -> None:
         ("-", "stdin", "-", {}),
         ("synthetic:conveyor?fps=30&seed=1", "synthetic", "synthetic:conveyor", {"fps": "30", "seed": "1"}),
         ("frames/*.png", "pictures", "frames/*.png", {}),
+        ("frame?.png", "pictures", "frame?.png", {}),
+        ("0?fps=30", "v4l2", "/dev/video0", {"fps": "30"}),
+        ("/dev/video0?fps=30", "v4l2", "/dev/video0", {"fps": "30"}),
         ("a.JPG", "pictures", "a.JPG", {}),
         ("concat:a.ts|b.ts", "video", "concat:a.ts|b.ts", {}),
         ("belt.mp4", "video", "belt.mp4", {}),
@@ -223,5 +226,5 @@ def test_an_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CAMERA", "rtsp://adm1n:s3cret@cam/1")
     assert parse("env:CAMERA").target == "rtsp://adm1n:s3cret@cam/1"
     assert parse("env:CAMERA").name == "rtsp://cam/1"
-    with pytest.raises(InputMissingError, match="'NO_CAMERA', which is not set"):
+    with pytest.raises(InputMissingError, match="variable NO_CAMERA, but it is not set: export NO_CAMERA="):
         parse("env:NO_CAMERA")

@@ -52,6 +52,54 @@ def test_refusals_are_named(status: int, words: str) -> None:
             open_source(server.url, LiveOptions(wait=False))
 
 
+MULTIPART = {  # what cameras write besides what FFmpeg takes: the beginning, and what stands before each picture
+    "a character set": ("", "--frame\r\nContent-Type: image/jpeg; charset=utf-8\r\nContent-Length: {}\r\n\r\n"),
+    "no type": ("", "--frame\r\n\r\n"),
+    "words before it": ("a camera\r\n", "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"),
+    "nothing but pictures": ("", ""),
+}
+
+
+@pytest.mark.parametrize("kind", MULTIPART)
+def test_parts_that_are_not_as_ffmpeg_wants_them(kind: str) -> None:
+    with MjpegServer() as server:
+        server.begin, server.part = MULTIPART[kind]
+        source = open_source(server.url, LiveOptions(wait=False))
+        frames = [frame for frame, _ in zip(source, range(5), strict=False)]
+        numbers = [found[0] for frame in frames if (found := frame_code.read(frame.image))]
+        assert (source.live, source.corrupt, len(numbers)) == (True, 0, 5)
+        assert numbers == sorted(set(numbers))
+        source.close()
+
+
+def test_pictures_that_are_cut_short_are_shown_and_counted() -> None:
+    events = Events()
+    with MjpegServer() as server:
+        server.cut = True
+        source = open_source(server.url, LiveOptions(wait=False), events)
+        assert len([frame for frame, _ in zip(source, range(15), strict=False)]) == 15
+        assert 3 <= source.corrupt <= server.sent / 3
+        assert events.counters()["corrupt_frames"] >= 1
+        source.close()
+
+
+@pytest.mark.parametrize("name", ["one.jpg", "one"])
+def test_the_address_of_a_single_picture_is_a_recording_of_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(clips.jpeg(7))
+    with MjpegServer(tmp_path) as server:
+        source = open_source(server.url.replace("live", name), LiveOptions(wait=False))
+        frames = [frame for frame, _ in zip(source, range(3), strict=False)]
+        assert [frame_code.read(frame.image) for frame in frames] == [(7, 0)]
+        assert (source.live, source.state().kind, source.cut_short) == (False, "ENDED", "")
+        source.close()
+
+
+def test_a_kind_that_is_not_read_is_no_matter_of_a_device(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0" + bytes(200))
+    with MjpegServer(tmp_path) as server, pytest.raises(SourceUnavailableError, match="kind that is not read"):
+        open_source(server.url.replace("live", "a.wav"), LiveOptions(wait=False))
+
+
 def segment(folder: Path, number: int) -> None:
     (folder / f"s{number}.ts").write_bytes(b"")
     with av.open(str(folder / f"s{number}.ts"), "w", format="mpegts") as container:

@@ -182,6 +182,10 @@ def test_retries_are_bounded_where_asked() -> None:
     assert source.state().kind == "NO SIGNAL"  # not "ENDED", which is well
     assert "connection refused after 3 more tries" in source.state().reason
     source.close()
+    once = LiveSource("rtsp://cam/1", script, LiveOptions(max_retries=1), Events())
+    with pytest.raises(SourceUnavailableError, match="after 1 more try\\."):
+        list(once)
+    once.close()
     with pytest.raises(SourceUnavailableError, match="connection refused"):
         LiveSource("cam", script, LiveOptions(wait=False), Events())
     LiveSource("cam", Script(Fake(ENDLESS)), LiveOptions(wait=False), Events()).close()
@@ -252,14 +256,14 @@ def test_a_picture_that_never_changes_is_told_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_times_without_a_clock_are_those_of_arrival() -> None:
-    stamp, image = Stamp("cam", Events()), np.zeros((24, 32, 3), np.uint8)
+    stamp, image = Stamp("cam", Events().publish), np.zeros((24, 32, 3), np.uint8)
     assert [stamp.live(Shot(image, None, s, False), s == 50).time_s for s in (50, 50.1, 51)] == pytest.approx(
         [0, 0.1, 1]
     )
 
 
 def test_a_jump_of_the_cameras_clock_is_not_followed() -> None:
-    stamp, image = Stamp("cam", Events()), np.zeros((24, 32, 3), np.uint8)
+    stamp, image = Stamp("cam", Events().publish), np.zeros((24, 32, 3), np.uint8)
     pts = [7.0, 7.04, 90000.0, 90000.04, 3.0]  # forwards, then back
     arrivals = [50.0, 50.05, 50.08, 50.11, 50.16]
     times = [
@@ -270,7 +274,7 @@ def test_a_jump_of_the_cameras_clock_is_not_followed() -> None:
 
 def live_times(shots: Iterable[tuple[float, float, bool]]) -> np.ndarray:
     """Of (presentation time, arrival, whether it is the first of a line)."""
-    stamp, image = Stamp("cam", Events()), np.zeros((24, 32, 3), np.uint8)
+    stamp, image = Stamp("cam", Events().publish), np.zeros((24, 32, 3), np.uint8)
     return np.array([stamp.live(Shot(image, pts, arrival, False), first).time_s for pts, arrival, first in shots])
 
 
@@ -314,6 +318,26 @@ def test_a_broadcast_that_stops_is_no_recording() -> None:
     assert lost(events) == ["closed"]
     assert seen[-1].index - seen[0].index < 30
     assert (source.live, source.state().kind, source.state().reconnects) == (True, "LIVE", 1)
+    source.close()
+
+
+@pytest.mark.parametrize("kind", ["source_opened", "corrupt_frames", "format_changed"])
+def test_a_listener_that_hangs_does_not_keep_the_state_from_others(kind: str) -> None:
+    events, heard, release = Events(), threading.Event(), threading.Event()
+
+    def hanging(event: Event) -> None:
+        if event.kind == kind:
+            heard.set()
+            release.wait(10)
+
+    events.subscribe(hanging)
+    source = LiveSource("cam", Script(Fake(5), Fake(ENDLESS, wh=(64, 24))), LiveOptions(stale_s=3), events)
+    assert heard.wait(10)
+    began = time.monotonic()
+    assert source.state().kind == "LIVE"
+    assert source.corrupt >= 0
+    assert time.monotonic() - began < 1
+    release.set()
     source.close()
 
 

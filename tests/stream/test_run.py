@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -16,12 +17,17 @@ import pytest
 from tests.runtime.conftest import stub_model  # noqa: F401
 from trt_blendmask import cli
 from trt_blendmask.errors import SourceUnavailableError, UsageError
+from trt_blendmask.runtime import recording as recording_module
 from trt_blendmask.runtime.events import Events
+from trt_blendmask.runtime.options import RunOptions
 from trt_blendmask.runtime.pipeline import run
+from trt_blendmask.runtime.recording import Recording
+from trt_blendmask.runtime.recording.broker import Broker
 from trt_blendmask.runtime.sources import LiveOptions
 
 from . import clips
 from .conftest import until
+from .mjpeg_server import MjpegServer
 from .rtsp_server import RtspServer
 
 Maker = Callable[..., Path]
@@ -66,6 +72,7 @@ def test_it_survives_an_outage_and_stops_while_frozen(stub_model: Maker, tmp_pat
 def test_it_stops_while_there_never_was_a_camera(stub_model: Maker) -> None:  # noqa: F811
     process = start(stub_model(), "rtsp://127.0.0.1:9/none")
     assert process.stderr is not None
+    assert process.stderr.readline().startswith("ONNX Runtime")
     first = process.stderr.readline()
     assert [process.stderr.readline() for _ in range(2)]  # by now it waits for frames, and no longer prepares to
     seconds, out, _ = stop(process)
@@ -100,19 +107,6 @@ def test_a_recording_that_breaks_off_ends_with_65_and_what_came_is_kept(
     assert cli.main([*words, "--max-frames", "5"]) == 0
 
 
-def test_ctrl_c_in_the_midst_of_an_import_is_ctrl_c(
-    stub_model: Maker,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise ImportError("initialization failed") from KeyboardInterrupt()  # as libraries made with pybind11 do
-
-    monkeypatch.setattr("trt_blendmask.runtime.pipeline.run", interrupted)
-    assert cli.main(["run", str(stub_model()), "synthetic:conveyor"]) == 130
-    assert "Stopped by Ctrl-C" in capsys.readouterr().err
-
-
 def test_a_live_source_by_the_clock(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811
     lines = tmp_path / "out.jsonl"
     source = "synthetic:conveyor?live=1&fps=20&size=128x72"
@@ -123,6 +117,55 @@ def test_a_live_source_by_the_clock(stub_model: Maker, tmp_path: Path) -> None: 
     times = [json.loads(line)["time_s"] for line in lines.read_text().splitlines()]
     assert times == sorted(times)
     assert times[-1] >= 14 / 20 - 0.01
+
+
+def test_a_video_of_a_camera_has_the_rate_of_the_camera(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811
+    video = tmp_path / "out.mkv"
+    run(stub_model(), "synthetic:conveyor?live=1&fps=10&size=128x72", video, max_frames=4)
+    with av.open(str(video)) as container:
+        assert container.streams.video[0].average_rate == 10
+
+
+def test_an_address_that_holds_a_recording_is_none_of_a_camera(
+    stub_model: Maker,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clips.recording(tmp_path / "a.mp4", 20)
+    waits: list[Callable[[], bool]] = []
+
+    class Messages:
+        """A double for MQTT."""
+
+        name, draws, written = "mqtt", False, ()
+
+        def __init__(self, *words: Any) -> None:
+            waits.append(words[-1])
+
+        def check(self) -> None: ...
+
+        def write(self, _: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(recording_module, "Mqtt", Messages)
+    recording = Recording(mqtt=Broker("host", 1, "belt"))
+    with MjpegServer(tmp_path) as server:
+        url = server.url.replace("live", "a.mp4")
+        run(stub_model(), url, recording=recording)
+        assert waits[0]()  # or a line that is slow would cost frames
+        with pytest.raises(UsageError, match="Expected a live source for a deadline"):
+            run(stub_model(), url, json=tmp_path / "a.jsonl", options=RunOptions(deadline_s=0.05))
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_sources_of_one_name_get_names_of_their_own(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811
+    events, lines, camera = Events(), tmp_path / "a.jsonl", "synthetic:conveyor?live=1&fps=20&size=64x36"
+    run(stub_model(), [camera] * 3, json=lines, events=events, max_frames=20)
+    names = {camera, f"{camera} (2)", f"{camera} (3)"}
+    assert {json.loads(line)["source"] for line in lines.read_text().splitlines()} == names
+    opened = [event.details["source"] for event in events.history() if event.kind == "source_opened"]
+    assert sorted(opened) == sorted(names)
 
 
 def test_no_wait_and_max_retries_are_errors_of_the_source(stub_model: Maker, tmp_path: Path) -> None:  # noqa: F811

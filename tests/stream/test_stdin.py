@@ -7,9 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
-import cv2
 import pytest
 
 from trt_blendmask.errors import DataError
@@ -23,8 +23,8 @@ from . import clips, frame_code
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
-def mjpeg(frames: int) -> bytes:
-    return b"".join(cv2.imencode(".jpg", clips.coded(i, (320, 240)))[1].tobytes() for i in range(frames))
+def mjpeg(frames: int, orientation: int = 0) -> bytes:
+    return b"".join(clips.jpeg(i, orientation) for i in range(frames))
 
 
 def yuv4mpeg(frames: int) -> bytes:
@@ -67,8 +67,8 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
 
 @pytest.mark.parametrize(
     ("content", "fps"),
-    [(mjpeg(40), 25), (yuv4mpeg(40), 50), (clips.transport_stream(40), 25)],
-    ids=["mjpeg", "yuv4mpeg", "mpegts"],
+    [(mjpeg(40), 25), (mjpeg(40, 6), 25), (yuv4mpeg(40), 50), (clips.transport_stream(40), 25)],
+    ids=["mjpeg", "mjpeg with EXIF", "yuv4mpeg", "mpegts"],
 )
 def test_all_frames_come_in_order_and_at_their_times(pipe: Pipe, content: bytes, fps: int) -> None:
     feeder = pipe.feed(content)
@@ -111,4 +111,29 @@ def test_one_that_breaks_off_is_kept_as_far_as_it_goes(pipe: Pipe) -> None:
     source, events = open_source("-"), Events()
     assert 20 < len(list(source)) < 60
     assert events.counters() == {}
+    source.close()
+
+
+@pytest.mark.parametrize("missing", [1, 60_000, 115_199])  # bytes of the last frame's 115,200
+def test_yuv4mpeg_that_ends_inside_a_frame_is_told(pipe: Pipe, missing: int) -> None:
+    pipe.feed(yuv4mpeg(5)[:-missing])
+    events = Events()
+    source = open_source("-", events=events)
+    assert len(list(source)) == 4
+    assert "inside a frame" in source.cut_short
+    assert events.counters()["source_ended_early"] == 1
+    source.close()
+
+
+def test_an_mp4_with_its_index_at_its_end_is_told_at_once(
+    pipe: Pipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdin_source, "_CHUNK", 4096)  # a small file would fit into FFmpeg's buffer
+    clips.recording(tmp_path / "a.mp4", 50)
+    pipe.feed((tmp_path / "a.mp4").read_bytes())
+    events = Events()
+    source = open_source("-", events=events)
+    with pytest.raises(DataError, match=r"index at its end .* Name the file"):
+        list(source)
+    assert events.history() == ()
     source.close()

@@ -126,6 +126,7 @@ def test_the_title_says_that_the_signal_is_lost_and_a_window_that_fails_is_told(
     with pytest.raises(OutputError, match="the screen is gone"):
         sink.write(shown((4, 4)))
     sink.close()
+    assert not events._callbacks
 
 
 def broken(*_: object) -> None:

@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trt_blendmask.calibrate.network import F32, Network
+from trt_blendmask.calibrate.network import Network
 from trt_blendmask.calibrate.pictures import Picture, Pictures
 from trt_blendmask.calibrate.store import Observations
 from trt_blendmask.errors import DataError
 from trt_blendmask.runtime.progress import StageClock
+from trt_blendmask.structures import F32
 
 SAVE_EVERY_S = 30.0
 

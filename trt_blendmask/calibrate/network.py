@@ -12,9 +12,7 @@ import onnx
 
 from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession
 from trt_blendmask.runtime.letterbox import Letterboxer
-from trt_blendmask.structures import U8, Letterbox, ModelSpec
-
-F32 = npt.NDArray[np.float32]
+from trt_blendmask.structures import F32, U8, Letterbox, ModelSpec
 
 
 class Network:

@@ -19,8 +19,8 @@ from trt_blendmask.calibrate.pictures import MIN_PICTURES, Pictures, choose, ope
 from trt_blendmask.calibrate.store import Observations, histograms_beside
 from trt_blendmask.calibrate.table import TENSORRT, cache_header, cache_text, graph_sha256, write_table
 from trt_blendmask.calibrate.threshold import METHODS, threshold
-from trt_blendmask.errors import DataError, OutputError, UsageError
-from trt_blendmask.files import atomic_output, check_outputs
+from trt_blendmask.errors import DataError, UsageError
+from trt_blendmask.files import atomic_output, check_outputs, check_writable
 from trt_blendmask.quantize.files import read_deployable
 from trt_blendmask.quantize.plan import read_plan
 from trt_blendmask.runtime.progress import ProgressLine, StageClock, spell
@@ -99,8 +99,8 @@ def calibrate(
     header = cache_header(tensorrt)
     outputs = [output, keep, *([cache] if cache else [])]
     check_outputs(outputs, [path, images])
-    if folders := [place for place in outputs if place.is_dir()]:
-        raise OutputError(f"Expected a file name to write, got the folder '{folders[0]}'. Name a file in it.")
+    for place in outputs:  # better known before than after the work
+        check_writable(place)
     deployable = read_deployable(path)
     pictures = open_pictures(images)
     chosen = _choose(pictures, n, pictures.moves if select is None else select == "diverse", shows_progress)

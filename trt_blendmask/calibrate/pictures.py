@@ -14,7 +14,8 @@ import numpy as np
 
 from trt_blendmask.calibrate.diverse import MOST_CANDIDATES, describe, farthest
 from trt_blendmask.errors import DataError, InputMissingError, UsageError
-from trt_blendmask.files import existing_file
+from trt_blendmask.files import existing_file, is_folder
+from trt_blendmask.layout import counted
 from trt_blendmask.runtime.images import SUFFIXES, natural_key, read_image
 from trt_blendmask.runtime.sources import open_source
 from trt_blendmask.structures import U8
@@ -66,13 +67,21 @@ def open_pictures(text: str) -> Pictures:
             raise DataError(f"Expected a list with one path per line, but '{file}' is no text.") from error
         entries = [line.strip() for line in lines]
         return _Files(text, [file.parent / entry for entry in entries if entry and not entry.startswith("#")])
-    if path.is_dir():
+    if is_folder(path):
         try:
             files = [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
         except OSError as error:
-            raise InputMissingError(f"The folder '{path}' cannot be read: {error.strerror}. Check it.") from error
+            raise InputMissingError(
+                f"Expected pictures in the folder '{path}', but it cannot be read: {error.strerror}. Check who may "
+                "read it, or name another folder."
+            ) from error
         return _Files(text, sorted(files, key=natural_key))
     return _Video(text)
+
+
+def left_out(unreadable: int) -> str:
+    """The note on pictures that cannot be decoded."""
+    return f"{counted(unreadable, 'picture')} cannot be read and {'was' if unreadable == 1 else 'were'} left out."
 
 
 def choose(pictures: Pictures, n: int, diverse: bool, tick: Callable[[], None]) -> list[int]:

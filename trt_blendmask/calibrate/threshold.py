@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from trt_blendmask.calibrate.histogram import I64, Counts
+from trt_blendmask.structures import F64
 
 PERCENTILE = 99.999  # of all absolute values
 ENTROPY_BINS, ENTROPY_LEVELS = 2048, 128
 IDLE = 1.0  # the threshold of a tensor that was zero throughout: TensorRT takes no scale of 0
 NOTHING = 1e-35  # what is not above it counts as zero: its 127th part would not be a normal float32
-
-F64 = npt.NDArray[np.float64]
 
 
 def threshold(counts: Counts, method: str) -> float:

@@ -36,7 +36,9 @@ VERBS = (export, surgery, calibrate, quantize, build, predict, run, profile, com
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code; `argv` is without the program's name."""
     hold_standard_files()
-    args = make_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = make_parser().parse_args(words)
+    args.words = words
     console = Console(-1 if args.quiet else args.verbose)
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said once, by us
     stop_cleanly_on_signals()

@@ -21,7 +21,7 @@ def add(verb: AddVerb) -> None:
         "  trt-blendmask build model_final.pth --config R_50_3x.yaml --precision int8 --images train2017",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX, in whatever precision; or see below")
-    p.add_argument("-o", "--output", type=Path, metavar="F", help="default: MODEL.engine")
+    p.add_argument("-o", "--output", type=values.output, metavar="F", help="the engine (default: MODEL.engine)")
     p.add_argument(
         "--flavor",
         choices=["auto", "tensorrt", "rtx"],
@@ -87,7 +87,7 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.engines.options import BuildOptions
     from trt_blendmask.engines.passport import passport_path
     from trt_blendmask.engines.stages import StageOptions, make_deployable
-    from trt_blendmask.files import check_outputs
+    from trt_blendmask.files import check_outputs, existing_file
 
     options = BuildOptions(
         flavor=args.flavor,
@@ -112,6 +112,8 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
         config=config_options.read(args, console),
         input_hw=args.input_size,
     )
+    what = "a checkpoint or an ONNX model"
+    existing_file(args.model, what, "Type: trt-blendmask build --help")  # "." has no suffix to change
     wanted = f".{args.precision}" if args.precision else ""
     output = args.output or args.model.with_suffix(("" if args.model.stem.endswith(wanted) else wanted) + ".engine")
     given = [args.model, *(Path(each) for each in (args.config, args.images, args.held_out) if each)]

@@ -37,12 +37,17 @@ def add(verb: AddVerb) -> None:
         choices=["even", "diverse"],
         help="evenly spread, or those that differ most from each other (default: diverse in a video, else even)",
     )
-    p.add_argument("-o", "--output", type=Path, default=Path("table.json"), metavar="F", help="default: %(default)s")
     p.add_argument(
-        "--cache", type=Path, metavar="F", help="also TensorRT's text form, for DeepStream and trtexec <= 10"
+        "-o", "--output", type=values.output, default=Path("table.json"), metavar="F", help="(default: %(default)s)"
     )
     p.add_argument(
-        "--tensorrt", default="10.3.0", metavar="V", help="version that --cache is for; others ignore it (%(default)s)"
+        "--cache", type=values.output, metavar="F", help="also TensorRT's text form, for DeepStream and trtexec <= 10"
+    )
+    p.add_argument(
+        "--tensorrt",
+        default="10.3.0",
+        metavar="V",
+        help="with --cache: the TensorRT that will read it; others ignore the file (default: %(default)s)",
     )
     p.set_defaults(verb=_perform)
 

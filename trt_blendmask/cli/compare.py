@@ -8,7 +8,8 @@ from pathlib import Path
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
-from trt_blendmask.layout import printable
+from trt_blendmask.defaults import COUNTED_SCORE
+from trt_blendmask.layout import counted, printable
 
 
 def add(verb: AddVerb) -> None:
@@ -27,8 +28,21 @@ def add(verb: AddVerb) -> None:
         help="folder of pictures, text file with one path per line, video file, or synthetic:conveyor",
     )
     p.add_argument("-n", type=values.positive, default=200, metavar="N", help="pictures at most (default: %(default)s)")
-    p.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="F.html", help="also F.json")
-    p.add_argument("--score", type=values.fraction, default=0.3, metavar="S", help="leave out what scores less (0.3)")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=values.output,
+        default=Path("compare.html"),
+        metavar="F.html",
+        help="the page; also F.json (default: %(default)s)",
+    )
+    p.add_argument(
+        "--score",
+        type=values.fraction,
+        default=COUNTED_SCORE,
+        metavar="SCORE",
+        help="leave out what scores less (default: %(default)s)",
+    )
     p.add_argument(
         "--fail-under",
         type=values.bounds,
@@ -57,5 +71,7 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     for line in report.lines():
         console.say(printable(line))
     if report.stopped:
-        raise KeyboardInterrupt(f"Stopped by Ctrl-C after {report.pictures} pictures; {args.output} is of these.")
+        raise KeyboardInterrupt(
+            f"Stopped by Ctrl-C after {counted(report.pictures, 'picture')}; {args.output} is of these."
+        )
     require(report, args.fail_under)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from trt_blendmask.cli import values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
 
@@ -15,7 +16,9 @@ def add(verb: AddVerb) -> None:
         "the whole pipeline on the bundled model and video",
         "  trt-blendmask demo\n  trt-blendmask demo -o /tmp/demo",
     )
-    p.add_argument("-o", "--output", type=Path, default=Path("out"), metavar="DIR", help="default: %(default)s")
+    p.add_argument(
+        "-o", "--output", type=values.output, default=Path("out"), metavar="DIR", help="(default: %(default)s)"
+    )
     p.set_defaults(verb=_perform)
 
 

@@ -1,4 +1,4 @@
-"""Where a model runs: the options that `predict` and `run` share."""
+"""Where a model runs: the options that all verbs share that run a model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "--device",
         choices=["auto", "cpu", "gpu"],
         default="auto",
-        help="auto: an engine on the GPU (without one, the ONNX it was built from on the CPU), an ONNX on the CPU",
+        help="auto: an engine on the GPU (without one, the ONNX it was built from on the CPU), an ONNX on the CPU "
+        "(default: auto)",
     )
-    p.add_argument("--cuda", choices=["core", "pycuda"], default="core", help="how an engine reaches the GPU (core)")
+    p.add_argument(
+        "--cuda", choices=["core", "pycuda"], default="core", help="how an engine reaches the GPU (default: core)"
+    )
     p.add_argument("--trust-engine", default="", metavar="SHA256", help="open the engine of that hash without passport")
     p.add_argument("--rebuild", action="store_true", help="build an engine that does not fit this machine again")
 

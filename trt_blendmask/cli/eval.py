@@ -8,7 +8,7 @@ from pathlib import Path
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
-from trt_blendmask.layout import printable
+from trt_blendmask.layout import counted, printable
 
 
 def add(verb: AddVerb) -> None:
@@ -23,7 +23,9 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--annotations", type=Path, required=True, metavar="F.json", help="COCO instances")
     p.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of their pictures")
     p.add_argument("--max", type=values.positive, metavar="N", help="only the first N pictures, by id")
-    p.add_argument("-o", "--output", type=Path, default=Path("eval"), metavar="DIR", help="default: %(default)s")
+    p.add_argument(
+        "-o", "--output", type=values.output, default=Path("eval"), metavar="DIR", help="(default: %(default)s)"
+    )
     p.add_argument(
         "--resize",
         type=values.short_and_long,
@@ -56,4 +58,6 @@ def _perform(args: argparse.Namespace, console: Console) -> None:
     for line in report.lines():
         console.say(printable(line))
     if report.stopped:
-        raise KeyboardInterrupt(f"Stopped by Ctrl-C after {report.pictures} pictures; {args.output} is of these.")
+        raise KeyboardInterrupt(
+            f"Stopped by Ctrl-C after {counted(report.pictures, 'picture')}; {args.output} is of these."
+        )

@@ -21,14 +21,17 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("checkpoint", type=Path, metavar="CKPT", help=".pth or .safetensors with AdelaiDet's key names")
     config_options.add(p, "it was trained with")
-    p.add_argument("-o", "--output", type=Path, default=Path("raw.onnx"), metavar="F", help="default: %(default)s")
-    p.add_argument("--input-size", type=values.size, metavar="HxW", help="multiples of 32; default: from the config")
+    p.add_argument(
+        "-o", "--output", type=values.output, default=Path("raw.onnx"), metavar="F", help="(default: %(default)s)"
+    )
+    p.add_argument("--input-size", type=values.size, metavar="HxW", help="multiples of 32 (default: the config's)")
     p.add_argument("--batch", type=values.positive, default=1, metavar="N", help="images per inference (default: 1)")
     p.add_argument(
         "--deform",
         choices=("native", "op"),
         default="native",
-        help="deformable convolutions as standard ops (default), or as DeformConv of opset 19 for ONNX Runtime only",
+        help="deformable convolutions as standard ops, or as DeformConv of opset 19 for ONNX Runtime only "
+        "(default: native)",
     )
     p.set_defaults(verb=_perform)
 

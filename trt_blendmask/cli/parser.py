@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from trt_blendmask import __version__
-from trt_blendmask.redact import without_secrets
+from trt_blendmask.console import Console
+from trt_blendmask.errors import UsageError
 
 AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
 
@@ -18,10 +19,11 @@ EXIT_CODES = """exit codes:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Repeats what it does not understand, but no password."""
+    """Says what it does not understand in one line, as any other error is said."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(without_secrets(message))
+        Console().error(UsageError.exit_code, f"{message.rstrip('.')}. For the options type: {self.prog} --help")
+        raise SystemExit(UsageError.exit_code)
 
 
 def _common() -> _Parser:

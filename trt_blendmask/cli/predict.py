@@ -8,6 +8,7 @@ from pathlib import Path
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
+from trt_blendmask.defaults import SHOWN_SCORE
 
 
 def add(verb: AddVerb) -> None:
@@ -19,9 +20,15 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="deployable ONNX, or an engine")
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, ...")
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the overlays")
-    p.add_argument("--json", type=Path, metavar="F", help="COCO results (default: DIR/results.json)")
-    p.add_argument("--score", type=values.fraction, default=0.5, metavar="S", help="leave out what scores less (0.5)")
+    p.add_argument("-o", "--output", type=values.output, required=True, metavar="DIR", help="folder for the overlays")
+    p.add_argument("--json", type=values.output, metavar="F", help="COCO results (default: DIR/results.json)")
+    p.add_argument(
+        "--score",
+        type=values.fraction,
+        default=SHOWN_SCORE,
+        metavar="SCORE",
+        help="leave out what scores less (default: %(default)s)",
+    )
     p.add_argument(
         "--paste",
         choices=["exact", "reference"],

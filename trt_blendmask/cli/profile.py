@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
+from trt_blendmask.defaults import PERCENTILES
 from trt_blendmask.errors import UsageError
 from trt_blendmask.layout import printable
 
@@ -36,43 +36,63 @@ def add(verb: AddVerb) -> None:
     what.add_argument(
         "--diff", type=Path, nargs=2, metavar=("A.json", "B.json"), help="what changed between two profiles, and why"
     )
+    _add_measuring(p)
+    p.add_argument(
+        "-o",
+        "--output",
+        type=values.output,
+        default=Path("profile.html"),
+        metavar="F.html",
+        help="the page (default: %(default)s)",
+    )
+    p.add_argument("--json", type=values.output, metavar="F.json", help="the same for programs, and for --diff")
+    p.add_argument(
+        "--trtexec-json", type=values.output, metavar="DIR", help="the same as files of trtexec, a folder each model"
+    )
+    p.add_argument(
+        "--percentiles",
+        type=values.percentiles,
+        default=PERCENTILES,
+        metavar="P,...",
+        help="of times (default: 50,90,95,99)",
+    )
+    p.set_defaults(verb=_perform)
+
+
+def _add_measuring(p: argparse.ArgumentParser) -> None:
     where = p.add_mutually_exclusive_group()
-    where.add_argument("--source", default="", metavar="S", help="frames of a video, camera or address, as `run` takes")
+    where.add_argument(
+        "--source", default="", metavar="SOURCE", help="frames of a video, camera or address, as `run` takes"
+    )
     where.add_argument("--images", default="", metavar="DIR|LIST|VIDEO", help="pictures, evenly spread over all")
     where.add_argument("--random", action="store_true", help="noise: NMS then takes another time than on real pictures")
     p.add_argument(
         "--duration",
-        type=values.measuring,
+        type=values.duration("10ms", "1h"),
         default=3.0,
-        metavar="TIME",
+        metavar="3s",
         help="of each model, up to ten times as long while times scatter (default: 3s)",
     )
-    p.add_argument("--warmup", type=values.measuring, default=0.5, metavar="TIME", help="before that (default: 500ms)")
-    p.add_argument("-o", "--output", type=Path, default=Path("profile.html"), metavar="F.html", help="%(default)s")
-    p.add_argument("--json", type=Path, metavar="F.json", help="the same for programs, and for --diff")
-    p.add_argument("--trtexec-json", type=Path, metavar="DIR", help="the same as files of trtexec, a folder each model")
+    p.add_argument(
+        "--warmup",
+        type=values.duration("0s", "1h"),
+        default=0.5,
+        metavar="500ms",
+        help="before that (default: 500ms)",
+    )
     p.add_argument("--per-layer", action="store_true", help="time each layer, too, in runs of their own")
     p.add_argument("--no-pipeline", action="store_true", help="leave out the way from the source into a video")
-    p.add_argument(
-        "--percentiles",
-        type=values.percentiles,
-        default=(50.0, 90.0, 95.0, 99.0),
-        metavar="P,...",
-        help="default: 50,90,95,99",
-    )
     p.add_argument("--force", action="store_true", help="time a model that finds other things than the first, too")
     device.add_options(p)
-    p.set_defaults(verb=_perform)
 
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
-    from trt_blendmask.engines.passport import passport_path
     from trt_blendmask.files import check_outputs, check_writable
-    from trt_blendmask.runtime.choice import is_engine
+    from trt_blendmask.runtime.choice import model_files
 
-    passports = [passport_path(model) for model in args.models if is_engine(model)]
+    models = [file for model in args.models for file in model_files(model)]
     pictures = [text for text in (args.images, args.source) if text]
-    inputs = [*args.models, *passports, *(args.from_trtexec or ()), *(args.diff or ()), *pictures]
+    inputs = [*models, *(args.from_trtexec or ()), *(args.diff or ()), *pictures]
     outputs = [path for path in (args.output, args.json) if path is not None]
     _refuse_unused(args)
     check_outputs(outputs, inputs)
@@ -107,24 +127,24 @@ def _profile(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.profiler.bar import ProfileBar
     from trt_blendmask.profiler.measure import profile, require
     from trt_blendmask.profiler.steps import ProfileOptions
-    from trt_blendmask.profiler.words import lines
+    from trt_blendmask.profiler.terminal import lines
     from trt_blendmask.profiler.write import write
 
     options = ProfileOptions(
-        args.source,
-        args.images,
-        args.random,
-        args.duration,
-        args.warmup,
-        args.percentiles,
-        args.per_layer,
-        not args.no_pipeline,
-        args.force,
-        args.device,
-        device.gpu_options(args),
+        source=args.source,
+        images=args.images,
+        random=args.random,
+        duration=args.duration,
+        warmup=args.warmup,
+        percentiles=args.percentiles,
+        per_layer=args.per_layer,
+        pipeline=not args.no_pipeline,
+        force=args.force,
+        device=args.device,
+        gpu=device.gpu_options(args),
     )
     with ProfileBar(console.shows_progress) as bar:
-        report = profile(args.models, options, _command(args.source), bar.update)
+        report = profile(args.models, options, _command(args), bar.update)
     files = write(report, args.output, args.json, args.trtexec_json)
     _say(lines(report), files, console)
     if report.stopped:
@@ -134,10 +154,10 @@ def _profile(args: argparse.Namespace, console: Console) -> None:
 
 def _from_trtexec(args: argparse.Namespace, console: Console) -> None:
     from trt_blendmask.profiler.measure import report_of_trtexec
-    from trt_blendmask.profiler.words import lines
+    from trt_blendmask.profiler.terminal import lines
     from trt_blendmask.profiler.write import write
 
-    report = report_of_trtexec(args.from_trtexec, args.percentiles, _command())
+    report = report_of_trtexec(args.from_trtexec, args.percentiles, _command(args))
     files = write(report, args.output, args.json, args.trtexec_json)
     _say(lines(report), files, console)
 
@@ -157,11 +177,11 @@ def _say(lines: Sequence[str], files: Sequence[Path], console: Console) -> None:
         console.say(printable(line))
 
 
-def _command(source: str = "") -> str:
-    """As typed, without the passwords that may be in `source`."""
+def _command(args: argparse.Namespace) -> str:
+    """As typed, without the passwords that may be in the source."""
     from trt_blendmask.runtime.sources.grammar import parse
 
-    words = sys.argv[1:]
+    words, source = args.words, args.source
     if source:
         shown = parse(source).name
         # `--source` may be cut to `--sou`.

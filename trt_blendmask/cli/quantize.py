@@ -10,6 +10,7 @@ from trt_blendmask.cli import values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
 from trt_blendmask.errors import UsageError
+from trt_blendmask.files import existing_file
 
 
 def add(verb: AddVerb) -> None:
@@ -21,7 +22,9 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="float deployable ONNX")
     p.add_argument("--precision", choices=["fp16", "int8"], required=True)
-    p.add_argument("-o", "--output", type=Path, metavar="F", help="default: MODEL.fp16.onnx or MODEL.int8.onnx")
+    p.add_argument(
+        "-o", "--output", type=values.output, metavar="F", help="(default: MODEL.fp16.onnx or MODEL.int8.onnx)"
+    )
     p.add_argument(
         "--images",
         default="",
@@ -43,22 +46,30 @@ def add(verb: AddVerb) -> None:
         default="tensorrt",
         help="int8: whose form; onnxruntime: fast on a CPU, not for TensorRT (default: %(default)s)",
     )
-    p.add_argument("--force", action="store_true", help="int8: write the file even if it does not")
-    p.add_argument("--report", type=Path, metavar="F.html", help="int8: layers, precisions, errors; also as F.json")
     p.add_argument(
-        "--sensitivity", type=Path, metavar="F.html", help="int8: which blocks suffer, and a curve; also as F.json"
+        "--force", action="store_true", help="int8: write the file even if it finds other things than the float model"
+    )
+    p.add_argument(
+        "--report", type=values.output, metavar="F.html", help="int8: layers, precisions, errors; also as F.json"
+    )
+    p.add_argument(
+        "--sensitivity",
+        type=values.output,
+        metavar="F.html",
+        help="int8: which blocks suffer, and a curve; also as F.json (needs --held-out)",
     )
     p.add_argument(
         "--max-drop",
         type=values.points,
         metavar="P",
         help="int8: leave the cheapest blocks in FP16 so that at most P points of mask AP are lost (an estimate "
-        "without labels) and the file passes the comparison",
+        "without labels) and the file passes the comparison (needs --held-out)",
     )
     p.set_defaults(verb=_perform)
 
 
 def _perform(args: argparse.Namespace, console: Console) -> None:
+    existing_file(args.model, "a deployable ONNX", "Type: trt-blendmask quantize --help")  # "." has no suffix to change
     output = args.output or args.model.with_suffix(f".{args.precision}.onnx")
     for line in (_int8 if args.precision == "int8" else _fp16)(args, output, console.shows_progress):
         console.say(line)

@@ -19,7 +19,9 @@ def add(verb: AddVerb) -> None:
         "  trt-blendmask surgery adelaidet.onnx --config RT_R_50.yaml --max-detections 50 --mask-dtype uint8",
     )
     p.add_argument("raw", type=Path, metavar="RAW", help="raw-head ONNX, or one with RoiAlign in it")
-    p.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), metavar="F", help="default: %(default)s")
+    p.add_argument(
+        "-o", "--output", type=values.output, default=Path("model.onnx"), metavar="F", help="(default: %(default)s)"
+    )
     p.add_argument(
         "--tail",
         choices=["native", "plugin", "aot"],
@@ -45,11 +47,11 @@ def add(verb: AddVerb) -> None:
     p.add_argument(
         "--score-threshold",
         type=values.fraction,
-        metavar="T",
-        help="on class x centerness, before the square root (default: the config's, 0.05)",
+        metavar="SCORE",
+        help="of class x centerness, before the square root (default: the config's, 0.05)",
     )
     p.add_argument(
-        "--nms-threshold", type=float, metavar="T", help="IoU; 0 or less: no suppression (default: the config's, 0.6)"
+        "--nms-threshold", type=float, metavar="IOU", help="0 or less: no suppression (default: the config's, 0.6)"
     )
     p.add_argument(
         "--input",
@@ -57,7 +59,12 @@ def add(verb: AddVerb) -> None:
         default="uint8",
         help="uint8 BGR frames, or normalised float32 planes (default: uint8)",
     )
-    p.add_argument("--mask-dtype", choices=["float32", "float16", "uint8"], default="float32", help="default: float32")
+    p.add_argument(
+        "--mask-dtype",
+        choices=["float32", "float16", "uint8"],
+        default="float32",
+        help="of the masks (default: float32)",
+    )
     p.add_argument(
         "--split", action="store_true", help="also write the two halves: MODEL.trunk.onnx and MODEL.tail.onnx"
     )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+from collections.abc import Callable
+from pathlib import Path
+
+from trt_blendmask.defaults import GATES
 
 
 def size(text: str) -> tuple[int, int]:
@@ -28,31 +33,27 @@ def count(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds from 0.1 to 3600, got '{text}'")
-    return value
+def output(text: str) -> Path:
+    """A file or folder to write."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "expected a file or folder to write, got '-': standard output is for 'run --json' alone"
+        )
+    return Path(text)
 
 
-def duration(text: str) -> float:
-    """Seconds."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-    return _scaled(text, units, "a time from 1s to 24h, as 90s, 10m or 1h", 1.0, 86400.0)
+def duration(least: str, most: str) -> Callable[[str], float]:
+    """Of a time within these bounds, the seconds; a bare number is seconds already."""
+    units = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+    low, high = (_scaled(bound, units, "", 0.0, math.inf) for bound in (least, most))
+    return lambda text: _scaled(text, units, f"a time from {least} to {most}, as 500ms, 3s, 10m or 1h", low, high)
 
 
 def latency(text: str) -> float:
-    """Seconds."""
-    return _scaled(text, {"ms": 1e-3, "s": 1.0}, "a time from 1ms to 60s, as 50ms", 1e-3, 60.0)
-
-
-def measuring(text: str) -> float:
-    """Seconds."""
-    units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-    return _scaled(text, units, "a time from 10ms to 1h, as 500ms, 3s or 2m", 0.01, 3600.0)
+    """Seconds; a bare number could as well be milliseconds."""
+    if re.fullmatch("[0-9.]+", text):
+        raise argparse.ArgumentTypeError(f"expected a time with its unit, as {text}ms or {text}s, got '{text}'")
+    return duration("1ms", "60s")(text)
 
 
 def percentiles(text: str) -> tuple[float, ...]:
@@ -89,9 +90,9 @@ def amount(text: str) -> int:
 
 
 def _scaled(text: str, units: dict[str, float], expected: str, least: float, most: float) -> float:
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)", text)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([A-Za-z]*)", text)
     scales = {unit.lower(): scale for unit, scale in units.items()}
-    value = float(match[1]) * scales.get(match[2].lower(), 0.0) if match else 0.0
+    value = float(match[1]) * scales.get(match[2].lower(), math.nan) if match else math.nan
     if not least <= value <= most:
         raise argparse.ArgumentTypeError(f"expected {expected}, got '{text}'")
     return value
@@ -131,7 +132,6 @@ def capabilities(text: str) -> tuple[str, ...]:
 
 def bounds(text: str) -> dict[str, float]:
     """Least values by name."""
-    names = ("f1", "box_iou", "mask_iou", "boundary_f")
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
@@ -139,8 +139,8 @@ def bounds(text: str) -> dict[str, float]:
             value = float(number)
         except ValueError:
             value = -1.0
-        if name.strip() not in names or not 0 <= value <= 1:
-            expected = f"{', '.join(names)} with a number from 0 to 1, as f1=0.97,mask_iou=0.97"
+        if name.strip() not in GATES or not 0 <= value <= 1:
+            expected = f"{', '.join(GATES)} with a number from 0 to 1, as f1=0.97,mask_iou=0.97"
             raise argparse.ArgumentTypeError(f"expected {expected}, got '{text}'")
         found[name.strip()] = value
     return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 
+from trt_blendmask.cli import values
 from trt_blendmask.cli.parser import AddVerb
 from trt_blendmask.console import Console
 
@@ -18,9 +18,9 @@ def add(verb: AddVerb) -> None:
         "  trt-blendmask zoo pull 550_R_50_3x -o weights/\n"
         "  trt-blendmask zoo pull R_50_3x --mirror /mnt/models",
     )
-    p.add_argument("action", nargs="?", choices=["list", "pull"], default="list", help="default: %(default)s")
+    p.add_argument("action", nargs="?", choices=["list", "pull"], default="list", help="(default: list)")
     p.add_argument("name", nargs="?", metavar="NAME", help="the model to pull")
-    p.add_argument("-o", "--output", type=Path, metavar="DIR|F", help="default: NAME.pth, here")
+    p.add_argument("-o", "--output", type=values.output, metavar="DIR|F", help="(default: NAME.pth, here)")
     p.add_argument("--mirror", metavar="URL|DIR", help="instead of https://huggingface.co: another server, or a folder")
     p.set_defaults(verb=_perform)
 

@@ -13,23 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from trt_blendmask.calibrate.pictures import Picture, choose, open_pictures
+from trt_blendmask.calibrate.pictures import Picture, choose, left_out, open_pictures
 from trt_blendmask.compare.measure import ClassRow, Measure, WorstPicture
 from trt_blendmask.compare.page import page_of
 from trt_blendmask.compare.stages import Seen, StageDifference, Watched
-from trt_blendmask.engines.passport import passport_path
+from trt_blendmask.defaults import GATES
 from trt_blendmask.errors import DataError, OutputNameError, UsageError
 from trt_blendmask.evaluate.class_names import places
 from trt_blendmask.files import check_outputs, check_writable, write_texts
-from trt_blendmask.layout import columns
+from trt_blendmask.layout import columns, counted
 from trt_blendmask.quantize.agreement import SCORE, Agreement
-from trt_blendmask.runtime.choice import GpuOptions, is_engine
+from trt_blendmask.runtime.choice import GpuOptions, model_files
 from trt_blendmask.runtime.images import SUFFIXES
 from trt_blendmask.runtime.progress import ProgressLine, StageClock
 from trt_blendmask.runtime.stop import StopSignals
 from trt_blendmask.structures import U8
-
-GATES = ("f1", "box_iou", "mask_iou", "boundary_f")
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,11 @@ class CompareReport:
     worst: tuple[WorstPicture, ...]
     files: tuple[Path, ...] = ()
 
+    @property
+    def found_nothing(self) -> bool:
+        """Whether neither model found anything: all agreement is 1 then, and says nothing."""
+        return not (self.agreement.reference_count or self.agreement.other_count)
+
     def gate_values(self) -> dict[str, float]:
         """What `fail_under` may bound, by name."""
         seen = self.agreement
@@ -70,10 +73,13 @@ class CompareReport:
 
     def sentence(self) -> str:
         """The result in one line."""
-        return (
-            f"{self.pictures} pictures at score {self.score:g}: {self.agreement.sentence()}, boundary F "
-            f"{self.boundary_f:.4f}"
-        )
+        head = f"{counted(self.pictures, 'picture')} at score {self.score:g}"
+        if self.found_nothing:
+            return (
+                f"{head}: neither model found anything, so how far they agree cannot be told. Give pictures of what "
+                "they were trained on, or a lower --score."
+            )
+        return f"{head}: {self.agreement.sentence()}, boundary F {self.boundary_f:.4f}"
 
     def lines(self) -> list[str]:
         """In words, for a person."""
@@ -90,6 +96,8 @@ class CompareReport:
         worst = [{"picture": one.name, "quality": one.quality} for one in self.worst]
         seen = {**asdict(self.agreement), "boundary_f": self.boundary_f, "score_bias": self.score_bias}
         del seen["worst_index"]
+        if self.found_nothing:
+            seen |= dict.fromkeys(GATES)
         return {
             "reference": self.reference,
             "other": self.other,
@@ -136,8 +144,7 @@ def compare(
     facts = output.with_suffix(".json")
     if output.suffix.lower() in SUFFIXES:
         raise UsageError(f"Expected a page to write, got '{output}', as pictures are named. Type: -o compare.html")
-    passports = [passport_path(path) for path in (reference, other) if is_engine(path)]
-    check_outputs([output, facts], [reference, other, images, *passports])
+    check_outputs([output, facts], [*model_files(reference), *model_files(other), images])
     pictures = open_pictures(images)
     wanted = set(choose(pictures, n, False, lambda: None))
     measure = Measure(score)
@@ -158,25 +165,25 @@ def compare(
         shapes = ", ".join(measure.stages.other_shape)
         notes.append(f"Not compared, as their shapes differ between the models: {shapes}.")
     if unreadable:
-        notes.append(f"{unreadable} pictures cannot be read and were left out.")
+        notes.append(left_out(unreadable))
     if stopped:
-        notes.append(f"Stopped by Ctrl-C after {measure.pictures} of {len(wanted)} pictures.")
+        notes.append(f"Stopped by Ctrl-C after {measure.pictures} of {counted(len(wanted), 'picture')}.")
     report = CompareReport(
-        str(reference),
-        str(other),
-        score,
-        measure.pictures,
-        unreadable,
-        stopped,
-        measure.agreement(),
-        measure.boundary_f(),
-        measure.score_bias(),
-        measure.f1_at(),
-        tuple(measure.classes(names)),
-        tuple(measure.class_changes()),
-        measure.stages.differences(),
-        tuple(notes),
-        tuple(measure.worst()),
+        reference=str(reference),
+        other=str(other),
+        score=score,
+        pictures=measure.pictures,
+        unreadable=unreadable,
+        stopped=stopped,
+        agreement=measure.agreement(),
+        boundary_f=measure.boundary_f(),
+        score_bias=measure.score_bias(),
+        f1_at=measure.f1_at(),
+        classes=tuple(measure.classes(names)),
+        class_changes=tuple(measure.class_changes()),
+        stages=measure.stages.differences(),
+        notes=tuple(notes),
+        worst=tuple(measure.worst()),
     )
     return _write(report, output, facts)
 
@@ -209,12 +216,13 @@ def require(report: CompareReport, least: Mapping[str, float]) -> None:
     """Refuse a report below a bound.
 
     Raises:
-        DataError: below one of `least` (by the names of `GATES`), or neither model found anything.
+        DataError: below one of `least` (by the names of `defaults.GATES`), or neither model found anything.
     """
-    if least and not (report.agreement.reference_count or report.agreement.other_count):
+    if least and report.found_nothing:
         raise DataError(
-            f"Expected pictures in which the models find something, got {report.pictures} in which neither finds "
-            f"anything above score {report.score:g}. Give pictures of what they were trained on."
+            "Expected pictures in which the models find something, but in "
+            f"{counted(report.pictures, 'picture')} neither finds anything above score {report.score:g}. Give pictures "
+            "of what they were trained on."
         )
     values = report.gate_values()
     below = {name: bound for name, bound in least.items() if not values[name] >= bound}

@@ -27,8 +27,9 @@ def page_of(report: CompareReport) -> str:
         f"<p>{escape(report.other)} against {escape(report.reference)}.</p>",
         f"<p><b>{escape(report.sentence())}</b></p>",
         *(f"<p>{escape(note)}</p>" for note in report.notes),
-        f"<p>Scores move by {seen.score_shift:.4f} on average, upwards by {report.score_bias:+.4f}.</p>",
     ]
+    if seen.matched:
+        body.append(f"<p>Scores move by {seen.score_shift:.4f} on average, upwards by {report.score_bias:+.4f}.</p>")
     if report.stages:
         heads = ("stage", "relative", "mean difference", "largest", "values")
         rows = [
@@ -46,7 +47,7 @@ def page_of(report: CompareReport) -> str:
         changes = [(one, other, str(count)) for one, other, count in report.class_changes]
         body.append(f"<h2>Same place, another class</h2>{html_table(('reference', 'other', 'objects'), changes)}")
     if report.worst:
-        body.append(f"<h2>The {len(report.worst)} pictures that differ most</h2>")
+        body.append(f"<h2>The pictures that differ most: {len(report.worst)}</h2>")
         body += [_figure(picture) for picture in report.worst]
     return page("Comparison of two models", "\n".join(body))
 

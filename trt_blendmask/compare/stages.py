@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession
 from trt_blendmask.files import existing_file
 from trt_blendmask.paste import visible
 from trt_blendmask.runtime.choice import GpuOptions, is_engine
-from trt_blendmask.runtime.model import Model, filled_slots, load
-from trt_blendmask.structures import U8, Detections
+from trt_blendmask.runtime.model import Model, checked_spec, filled_slots, load
+from trt_blendmask.structures import F64, U8, Detections
 
 STAGES = ("bases", "boxes", "attention", "masks")  # in the order in which they are computed
 _INPUT_OF = {"bases": "tail.roi.planes", "attention": "tail.attention_grid"}  # nodes of surgery's tail
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ class Watched:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / path.name
                 onnx.save(graph, file)
-                return load(file, "cpu")
+                session = OnnxRuntimeSession(file)
+            session.path = path  # what it is called in errors
+            return Model(session, checked_spec(session))
         except Exception:  # ours, and those of protobuf and onnx
             return None
 

@@ -59,6 +59,13 @@ class Machine:
         except OSError:
             return ""
 
+    def number(self, place: str) -> float | None:
+        """What the file at the absolute path `place` holds, where that is a number."""
+        try:
+            return float(self.read(place))
+        except ValueError:
+            return None
+
     def find(self, pattern: str) -> list[str]:
         """The absolute paths that match."""
         try:

@@ -191,7 +191,10 @@ def _build(task: Task, state: BuildState) -> Built:
     try:
         content = task.onnx.read_bytes()
     except OSError as error:
-        raise errors.InputMissingError(f"Cannot read '{task.onnx}': {error.strerror or error}. Check it.") from error
+        reason = error.strerror or error
+        raise errors.InputMissingError(
+            f"Expected to read '{task.onnx}' once more, but got: {reason}. Check the disk, and who may read the file."
+        ) from error
     if hashlib.sha256(content).hexdigest() != task.onnx_sha256:
         raise errors.DataError(f"Expected '{task.onnx}' to stay as it is, but it was changed. Type the same again.")
     return build_plan(find(task.flavor), content, job, state)

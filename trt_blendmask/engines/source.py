@@ -56,7 +56,7 @@ def read_source(path: Path) -> Source:
         raise DataError(f"Expected a deployable ONNX, but '{path}' is no ONNX file, or cut short. {_HINT}") from error
     check_parts(model, path)
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), "")
-    spec = ModelSpec.from_json(text) if text else None
+    spec = ModelSpec.from_json(text, path) if text else None
     names = {output.name for output in model.graph.output}
     if (spec and spec.kind == "raw-head") or (spec is None and "bases" in names):
         raise DataError(

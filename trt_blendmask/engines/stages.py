@@ -176,7 +176,7 @@ def _spec(file: Path) -> ModelSpec | None:
         text = metadata(onnx.load_model_from_string(file.read_bytes()))
     except Exception:  # protobuf has exceptions of its own
         return None
-    return ModelSpec.from_json(text) if text else None
+    return ModelSpec.from_json(text, file) if text else None
 
 
 def _settings(options: StageOptions) -> str:

@@ -80,9 +80,9 @@ def read_entries(path: Path) -> dict[str, bytes]:
         DataError: it is damaged, of another kind, or cannot be read.
         NotTrustedError: others could have written it.
     """
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-        raise DataError(f"'{path}' is a folder, a pipe or a device.")
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+            raise DataError(f"'{path}' is a folder, a pipe or a device.")
         with path.open("rb") as stream:
             check_private(path, os.fstat(stream.fileno()))
             content = stream.read(_MAX_BYTES + 1)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from trt_blendmask.evaluate.annotations import Annotations, Picture, read_annota
 from trt_blendmask.evaluate.confusion import SCORE, Confusion
 from trt_blendmask.evaluate.page import confusion_svg, curves_svg, page_of, standalone
 from trt_blendmask.evaluate.resize import ShortestEdge
-from trt_blendmask.evaluate.scores import KINDS, Scores, results_of, score
+from trt_blendmask.evaluate.scores import KINDS, Scores, percent, results_of, score
 from trt_blendmask.files import check_outputs, check_writable, write_texts
-from trt_blendmask.layout import columns
-from trt_blendmask.paste import MODES
-from trt_blendmask.runtime.choice import GpuOptions
+from trt_blendmask.layout import columns, counted
+from trt_blendmask.paste import check_mode
+from trt_blendmask.runtime.choice import GpuOptions, model_files
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.runtime.model import Model, load
 from trt_blendmask.runtime.progress import ProgressLine, StageClock
@@ -78,6 +78,7 @@ class EvalReport:
         pictures: how many were judged, of `wanted`. absent, unreadable: how many were not there, or no
             pictures of the annotated size.
         stopped: Ctrl-C cut it short: the scores are of the pictures until then.
+        resize: AdelaiDet's rule, None: the letterbox. paste: "exact" or "reference", how masks were pasted.
         notes: what else the reader must know. files: that were written.
     """
 
@@ -99,9 +100,9 @@ class EvalReport:
         for one in self.models:
             for kind in KINDS:
                 scores: Scores = getattr(one, kind)
-                cells = (_percent(scores.overall[name]) for name in _COLUMNS)
+                cells = (percent(scores.overall[name]) for name in _COLUMNS)
                 rows.append((f"{one.label} {kind}", *cells, f"{one.median_ms:.1f}" if kind == "mask" else ""))
-        head = f"{self.pictures} of {self.wanted} pictures, {self.annotations}"
+        head = f"{self.pictures} of {counted(self.wanted, 'picture')}, {self.annotations}"
         lines = [head, *columns(rows), *self.notes]
         return [*lines, f"Wrote {self.files[0]} and {self.files[1]}"] if self.files else lines
 
@@ -148,17 +149,16 @@ def evaluate(
     Raises:
         UsageError, InputMissingError, DataError, OutputError: with what to do about it; as `trt_blendmask.load`, too.
     """
-    if not models or paste not in MODES:
-        raise UsageError(
-            f"Expected at least one model and a paste of {', '.join(MODES)}, got {len(models)}, '{paste}'."
-        )
+    if not models:
+        raise UsageError("Expected at least one model, got none: trt-blendmask eval MODEL ...")
+    check_mode(paste)
     labels = _labels(models)
     page, facts = output / "eval.html", output / "eval.json"
     results = [{kind: output / f"{label}.{kind}.json" for kind in KINDS} for label in labels]
     drawings = [(output / f"{label}.precision_recall.svg", output / f"{label}.confusion.svg") for label in labels]
     files = [page, facts, *(file for places in results for file in places.values())]
     files += [file for pair in drawings for file in pair]
-    check_outputs(files, {*models, annotations})
+    check_outputs(files, [annotations, *(file for model in models for file in model_files(model))])
     truth = read_annotations(annotations, images, most)
     with ExitStack() as stack:
         loaded = [stack.enter_context(load(path, device, gpu=gpu)) for path in models]
@@ -170,20 +170,24 @@ def evaluate(
     for judge, places in zip(judges, results, strict=True):  # before the scores, which take long, too
         write_texts({file: json.dumps(results_of(judge.found, kind)) for kind, file in places.items()})
     wanted = len(truth.pictures) + truth.absent
-    notes = [note for judge in judges for note in judge.notes]
-    if truth.absent:
-        notes.append(f"{truth.absent} of {wanted} pictures are not in '{images}' and were left out.")
-    if unreadable:
-        notes.append(f"{unreadable} of {wanted} pictures cannot be read, or have another size, and were left out.")
-    if 0 in truth.coco.anns:
-        notes.append(f"pycocotools never counts annotation 0 as found. Number those of '{annotations}' from 1.")
+    notes = [*dict.fromkeys(note for judge in judges for note in judge.notes)]  # once of a model that is named twice
+    notes += _notes(truth, images, wanted, unreadable, done)
     if stopped:
-        notes.append(f"Stopped by Ctrl-C after {len(done)} of {wanted} pictures: the scores are of these.")
+        notes.append(f"Stopped by Ctrl-C after {len(done)} of {counted(wanted, 'picture')}: the scores are of these.")
     reports = tuple(judge.report(label, done) for judge, label in zip(judges, labels, strict=True))
     report = EvalReport(
-        annotations, reports, len(done), wanted, truth.absent, unreadable, stopped, resize, paste, tuple(notes)
+        annotations=annotations,
+        models=reports,
+        pictures=len(done),
+        wanted=wanted,
+        absent=truth.absent,
+        unreadable=unreadable,
+        stopped=stopped,
+        resize=resize,
+        paste=paste,
+        notes=tuple(notes),
+        files=tuple(files),
     )
-    report = replace(report, files=tuple(files))
     texts = {page: page_of(report), facts: json.dumps(report.as_dict(), indent=1) + "\n"}
     for one, (curves, confusion) in zip(reports, drawings, strict=True):
         texts |= {curves: standalone(curves_svg(one)), confusion: standalone(confusion_svg(one.confusion))}
@@ -204,11 +208,8 @@ class _Judge:
         if resize:
             resize.check({picture.wh for picture in truth.pictures}, model.spec, str(path))
         strange = [name for name, category in zip(names, self._categories, strict=True) if category is None]
-        unknown = [
-            name
-            for name, category in zip(truth.class_names, truth.category_ids, strict=True)
-            if category not in self._categories
-        ]
+        missed = truth.to_find(truth.coco.imgs).difference(self._categories)
+        unknown = [name for name, id_ in zip(truth.class_names, truth.category_ids, strict=True) if id_ in missed]
         self.notes = [f"Classes of '{path}' that are not annotated and not judged: {_few(strange)}."] if strange else []
         if unknown:
             self.notes.append(f"Annotated classes that '{path}' does not know, all missed: {_few(unknown)}.")
@@ -222,6 +223,7 @@ class _Judge:
         return self._resize.back(found, (image.shape[1], image.shape[0])) if self._resize else found, spent
 
     def note(self, picture: Picture, image: U8, found: Detections, ms: float) -> None:
+        """Count what `detect` found in `image` (uint8 [H, W, 3] BGR) and the milliseconds that it took."""
         for row in found.to_coco(self._paste):
             place = row["category_id"] - 1
             category = self._categories[place] if 0 <= place < len(self._categories) else None
@@ -275,6 +277,25 @@ def _run(judges: list[_Judge], truth: Annotations, line: ProgressLine) -> tuple[
     return done, unreadable, False
 
 
+def _notes(truth: Annotations, images: Path, wanted: int, unreadable: int, done: list[int]) -> list[str]:
+    notes, pictures = [], counted(wanted, "picture")
+    if not truth.to_find(done):
+        notes.append(
+            f"In these pictures '{truth.path}' has no object to find, crowds aside: there is nothing to score."
+        )
+    if truth.absent:
+        notes.append(f"Not in '{images}' and left out: {truth.absent} of {pictures}.")
+    if unreadable:
+        notes.append(f"Unreadable, or of another size, and left out: {unreadable} of {pictures}.")
+    if truth.strays:
+        notes.append(
+            f"Of pictures that '{truth.path}' does not list, and left out: {counted(truth.strays, 'annotation')}."
+        )
+    if 0 in truth.coco.anns:
+        notes.append(f"pycocotools never counts annotation 0 as found. Number those of '{truth.path}' from 1.")
+    return notes
+
+
 def _labels(models: Sequence[Path]) -> list[str]:
     stems = [path.stem for path in models]
     return [f"{stem}_{k}" for k, stem in enumerate(stems, 1)] if len(set(stems)) < len(stems) else stems
@@ -282,7 +303,3 @@ def _labels(models: Sequence[Path]) -> list[str]:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.2f}"

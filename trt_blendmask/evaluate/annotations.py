@@ -6,19 +6,18 @@ import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trt_blendmask.coco import decompress_counts
 from trt_blendmask.errors import DataError, InputMissingError, UsageError
 from trt_blendmask.evaluate.class_names import places
-from trt_blendmask.files import existing_file
-from trt_blendmask.structures import U8
+from trt_blendmask.files import existing_file, is_folder
+from trt_blendmask.structures import F64, U8
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -31,9 +30,6 @@ _KEYS = {
     "categories": ("id", "name"),
     "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation"),
 }
-
-
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,14 @@ class Annotations:
     Attributes:
         coco: pycocotools' index. path: where it came from.
         pictures: that are there, by ascending id. absent: how many of those wanted are not.
+        strays: annotations that were left out, as pycocotools does, for the file does not list their pictures.
     """
 
     coco: COCO
     path: Path
     pictures: tuple[Picture, ...]
     absent: int
+    strays: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -71,6 +69,10 @@ class Annotations:
     def of(self, image_id: int) -> list[dict[str, Any]]:
         """The objects of one picture, crowds among them."""
         return list(self.coco.loadAnns(self.coco.getAnnIds(imgIds=[image_id])))
+
+    def to_find(self, image_ids: Iterable[int]) -> set[int]:
+        """The categories of the objects in these pictures, crowds aside, which need not be found."""
+        return {row["category_id"] for image_id in image_ids for row in self.of(image_id) if not row["iscrowd"]}
 
     def mask(self, annotation: dict[str, Any]) -> U8:
         """uint8 [H, W], 1 where the object is."""
@@ -110,12 +112,15 @@ def read_annotations(path: Path, images: Path, most: int | None = None) -> Annot
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected COCO annotations, but '{path}' is no JSON, or cut short. {_HINT}") from error
     _check(document, path)
-    if not images.is_dir():
+    if not is_folder(images):
         raise InputMissingError(
             f"Expected a folder of pictures at '{images}', but there is none. Name it: --images DIR"
         )
+    listed = {image["id"] for image in document["images"]}
+    kept = [row for row in document["annotations"] if row["image_id"] in listed]
+    strays = len(document["annotations"]) - len(kept)
     coco = coco_class()
-    coco.dataset = document
+    coco.dataset = document | {"annotations": kept}
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
         coco.createIndex()
     wanted = sorted(document["images"], key=lambda image: int(image["id"]))[:most]
@@ -130,7 +135,7 @@ def read_annotations(path: Path, images: Path, most: int | None = None) -> Annot
             f"('{wanted[0]['file_name']}' ...): annotations and pictures do not belong "
             "together. Name the folder that has them: --images DIR"
         )
-    annotations = Annotations(coco, path, pictures, len(wanted) - len(pictures))
+    annotations = Annotations(coco, path, pictures, len(wanted) - len(pictures), strays)
     _check_masks(annotations)
     return annotations
 
@@ -173,7 +178,7 @@ def _check(document: Any, path: Path) -> None:
 
 
 def _check_objects(document: dict[str, Any], wrong: Any) -> None:
-    known = {part: {row["id"] for row in document[part]} for part in ("images", "categories")}
+    categories = {category["id"] for category in document["categories"]}
     for row in document["annotations"]:
         row.setdefault("iscrowd", 0)
         numbers = [*row["bbox"], row["area"]] if isinstance(row["bbox"], list) else []
@@ -181,9 +186,12 @@ def _check_objects(document: dict[str, Any], wrong: Any) -> None:
             raise wrong(f"annotation {row['id']} has no box of four numbers, or no area")
         if row["iscrowd"] not in (0, 1):
             raise wrong(f"annotation {row['id']} has iscrowd {str(row['iscrowd'])[:20]!r}")
-        for part, key in (("images", "image_id"), ("categories", "category_id")):
-            if not isinstance(row[key], int) or row[key] not in known[part]:
-                raise wrong(f"annotation {row['id']} is of an unknown {key}, {str(row[key])[:40]!r}")
+        if not isinstance(row["image_id"], int):
+            raise wrong(
+                f"annotation {row['id']} has no whole number as its image_id, but {str(row['image_id'])[:40]!r}"
+            )
+        if not isinstance(row["category_id"], int) or row["category_id"] not in categories:
+            raise wrong(f"annotation {row['id']} is of an unknown category_id, {str(row['category_id'])[:40]!r}")
 
 
 def _check_masks(annotations: Annotations) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trt_blendmask.evaluate.confusion import SCORE, Confusion
-from trt_blendmask.evaluate.scores import CURVES, KINDS, NAMES
+from trt_blendmask.evaluate.scores import CURVES, KINDS, NAMES, percent
 from trt_blendmask.html_page import STYLE, WIDE, html_table, page, sized, svg, text, ticks
-from trt_blendmask.layout import printable
+from trt_blendmask.layout import counted, printable
 from trt_blendmask.runtime.panels import figure
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ def page_of(report: EvalReport) -> str:
     """Scores of all models, then each model's curves, classes, confusion and failures."""
     heads = ("model", *(name.replace("_", " ") for name in NAMES), "ms")
     rows = [
-        (f"{one.label} {kind}", *(_percent(getattr(one, kind).overall[name]) for name in NAMES), f"{one.median_ms:.1f}")
+        (f"{one.label} {kind}", *(percent(getattr(one, kind).overall[name]) for name in NAMES), f"{one.median_ms:.1f}")
         for one in report.models
         for kind in KINDS
     ]
     size = report.resize
     rule = f"shortest side {size.short}, at most {size.long}" if size else "letterbox"
     body = [
-        f"<p><b>{report.pictures}</b> of {report.wanted} pictures of {escape(str(report.annotations))}; resized by "
-        f"{rule}, masks pasted {escape(report.paste)}.</p>",
+        f"<p><b>{report.pictures}</b> of {counted(report.wanted, 'picture')} of {escape(str(report.annotations))}; "
+        f"resized by {rule}, masks pasted {escape(report.paste)}.</p>",
         *(f"<p>{escape(note)}</p>" for note in report.notes),
         html_table(heads, rows),
         "<p>Average precision and recall in per cent, by pycocotools. ms: median from letterbox to detections, by the "
@@ -54,7 +54,7 @@ def _model(one: ModelReport) -> list[str]:
         *(f"{kind} {name.replace('_', ' ')}" for kind in KINDS for name in ("AP", "AP50", "AP75", "AR_100")),
     )
     rows = [
-        (name, *(_percent(value) for kind in KINDS for value in getattr(one, kind).per_class[name].values()))
+        (name, *(percent(value) for kind in KINDS for value in getattr(one, kind).per_class[name].values()))
         for name in one.mask.per_class
     ]
     body = [
@@ -66,7 +66,7 @@ def _model(one: ModelReport) -> list[str]:
     ]
     if failures := one.confusion.worst():
         body.append(
-            f"<h3>The {len(failures)} pictures with most failures</h3><p>Left what is there: green found, red missed, "
+            f"<h3>The pictures with most failures: {len(failures)}</h3><p>Left what is there: green found, red missed, "
             "orange taken for another class. Right what was found.</p>"
         )
         body += [figure(failure.picture, failure.sentence()) for failure in failures]
@@ -129,7 +129,7 @@ def confusion_svg(confusion: Confusion) -> str:
         parts.append(f'<rect class="{kind}" x="{x}" y="{y}" {side} fill-opacity="{opacity:.2f}">{title}</rect>')
         if n <= _MOST_NUMBERS + 1:
             parts.append(text(x + cell / 2, y + cell / 2 + 4, str(matrix[i, j]), "middle", "name"))
-    parts.append(f'<rect class="frame" x="{left}" y="{top}" width="{cell * n}" height="{cell * n}" fill="none"/>')
+    parts.append(f'<rect class="axis" x="{left}" y="{top}" width="{cell * n}" height="{cell * n}" fill="none"/>')
     return svg(left + cell * n + 10, top + cell * n + 10, "What is there against what was found", parts)
 
 
@@ -155,7 +155,3 @@ def latency_svg(models: tuple[ModelReport, ...], width: int) -> str:
 def standalone(drawing: str) -> str:
     """An SVG that is a file of its own."""
     return drawing.replace(">", f"><style>{STYLE}</style>", 1) + "\n"
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.2f}"

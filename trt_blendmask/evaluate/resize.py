@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from trt_blendmask.errors import UsageError
-from trt_blendmask.structures import U8, Detections, ModelSpec
-
-F32 = npt.NDArray[np.float32]
+from trt_blendmask.structures import F32, U8, Detections, ModelSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+from trt_blendmask.structures import F64
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -22,7 +23,6 @@ NAMES = (
 )
 KINDS = {"box": "bbox", "mask": "segm"}
 CURVES = ("0.50", "0.75", "0.50:0.95")
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ def score(truth: COCO, found: Sequence[dict[str, Any]], kind: str, image_ids: Se
         per_class,
         {name: _curve(values[:, :, :, 0, -1]) for name, values in curves.items()},
     )
+
+
+def percent(value: float) -> str:
+    """A score as a cell of a table."""
+    return "-" if value < 0 else f"{100 * value:.2f}"
 
 
 def _mean(values: F64) -> float:

@@ -39,7 +39,7 @@ class ExportReport:
         (h, w), levels = self.spec.input_hw, len(self.spec.strides)
         deform = f", {self.deform_ops} DeformConv: for ONNX Runtime 1.25 or later, TensorRT does not know it"
         return (
-            f"{self.output}: {w}x{h} in, {levels} levels, {self.spec.num_classes} classes, "
+            f"{self.output}: {h}x{w} (HxW) in, {levels} levels, {self.spec.num_classes} classes, "
             f"{self.parameters / 1e6:.2f} M parameters, {self.macs / 1e9:.2f} G multiply-adds, "
             f"{self.size_bytes / 1e6:.1f} MB{deform if self.deform_ops else ''}"
         )

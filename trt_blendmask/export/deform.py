@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from trt_blendmask.errors import DataError
 from trt_blendmask.export.layers import Conv, GraphBuilder
-from trt_blendmask.export.weights import F32
+from trt_blendmask.structures import F32
 
 KERNEL, TAPS = 3, 9
 

@@ -18,7 +18,8 @@ import onnx_graphsurgeon as gs
 from trt_blendmask.errors import DataError, TrtBlendMaskError, UsageError
 from trt_blendmask.export.norms import BATCH_NORMS, GROUP_NORMS
 from trt_blendmask.export.spill import Spill
-from trt_blendmask.export.weights import EPSILON, F32, Affine, Weights
+from trt_blendmask.export.weights import EPSILON, Affine, Weights
+from trt_blendmask.structures import F32
 
 GROUPS = 32  # of every group norm in AdelaiDet
 MAX_TENSOR_BYTES = 1 << 31  # what ONNX Runtime, TensorRT and protobuf can all address in one tensor

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from trt_blendmask.errors import DataError
 from trt_blendmask.export.advice import advise
 from trt_blendmask.export.reader import Checkpoint
 from trt_blendmask.export.storage import FLOATS, DamagedError
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
+from trt_blendmask.structures import F32, F64
 
 EPSILON = 1e-5  # of every norm in detectron2 and AdelaiDet
 SHOWN = 5

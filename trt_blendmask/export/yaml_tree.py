@@ -146,8 +146,9 @@ def read_yaml_chain(path: Path) -> dict[Path, dict[str, Any]]:
     chain: dict[Path, dict[str, Any]] = {}
     seen: list[Path] = []
     current = Path(path)
+    hint = HINT
     while True:
-        file = existing_file(current, "a YAML config", HINT)
+        file = existing_file(current, "a YAML config", hint)
         if file.resolve() in seen or len(seen) == MAX_CHAIN:
             raise DataError(f"The _BASE_ chain of '{path}' comes back to '{file}' or is too long. Remove that _BASE_.")
         seen.append(file.resolve())
@@ -158,6 +159,7 @@ def read_yaml_chain(path: Path) -> dict[Path, dict[str, Any]]:
             return chain
         if not isinstance(base, str) or "://" in base or not base.strip():
             raise DataError(f"'{file}' has a _BASE_ that is not a file name. Copy that file here and name it instead.")
+        hint = f"'{file.name}' names it as its _BASE_: copy it there, or take --preset, which needs no YAML."
         try:
             current = file.parent / Path(base).expanduser()
         except RuntimeError as error:  # "~someone"

@@ -222,7 +222,7 @@ def _of_heads(head: RawHead) -> str:
     h, w = head.input_hw
     levels = "/".join(str(stride) for stride in head.strides)
     return (
-        f"{w}x{h}, {len(head.levels)} levels of strides {levels}, K {head.num_bases}, M {head.attention_size}, "
+        f"{h}x{w} (HxW), {len(head.levels)} levels of strides {levels}, K {head.num_bases}, M {head.attention_size}, "
         f"{head.num_classes} classes"
     )
 

@@ -56,6 +56,18 @@ class ModelDiff:
     parts: tuple[PartChange, ...]
     layers: tuple[LayerChange, ...]
 
+    def sentence(self) -> str:
+        """What changed, in a line."""
+        name = self.one if self.one == self.other else f"{self.one} -> {self.other}"
+        if self.ratio is None:
+            return f"{name}: not timed in both"
+        words = f"{name}: {self.metric} {self.one_ms:.3f} -> {self.other_ms:.3f} ms"
+        if not self.judged:
+            return f"{words}: too few rounds to tell a difference from noise"
+        if not self.differs:
+            return f"{words}: no difference beyond the noise of {self.noise:.1%}"
+        return f"{words}: {self.ratio:.3f} times as long ({self.low:.3f} to {self.high:.3f})"
+
 
 @dataclass(frozen=True)
 class Diff:
@@ -91,7 +103,7 @@ def sentences(found: Diff) -> list[str]:
     """The result for a terminal: a line for each model, each part that changed, each layer that matters."""
     lines = []
     for model in found.models:
-        lines.append(verdict(model))
+        lines.append(model.sentence())
         lines += [f"  likely: {cause}" for cause in model.causes]
         lines += [f"  mind: {note}" for note in model.notes]
         lines += [f"  {part.sentence()}" for part in model.parts if part.differs]
@@ -211,16 +223,3 @@ def _causes(
     if is_even(layers):
         causes.append("all layers changed by about the same factor: clocks, other processes or another machine")
     return (*causes, *(f"{what}: {before} -> {after}" for what, before, after in environment))
-
-
-def verdict(model: ModelDiff) -> str:
-    """A line for one model."""
-    name = model.one if model.one == model.other else f"{model.one} -> {model.other}"
-    if model.ratio is None:
-        return f"{name}: not timed in both"
-    words = f"{name}: {model.metric} {model.one_ms:.3f} -> {model.other_ms:.3f} ms"
-    if not model.judged:
-        return f"{words}: too few rounds to tell a difference from noise"
-    if not model.differs:
-        return f"{words}: no difference beyond the noise of {model.noise:.1%}"
-    return f"{words}: {model.ratio:.3f} times as long ({model.low:.3f} to {model.high:.3f})"

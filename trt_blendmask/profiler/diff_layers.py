@@ -14,7 +14,7 @@ from trt_blendmask.profiler.report import Layer, LayerProfile
 _SIGMAS = 4.0  # of thousands of layers some are beyond two or three by chance
 _WORTH = 0.003  # of the whole: a smaller change of a layer or part is not worth a line
 _WIDTH = {"FP64": 64, "FP32": 32, "BF16": 16, "FP16": 16, "INT8": 8, "UINT8": 8, "FP8": 8, "INT4": 4, "FP4": 4}
-LEAST_OF_LAYERS = 0.05  # relative change that counts: so much differ layers of one file that is loaded twice
+LEAST_OF_LAYERS = 0.05  # layers of the same file, loaded twice, differ by this much
 _Group = tuple[list[Layer], list[Layer]]  # before, after
 
 

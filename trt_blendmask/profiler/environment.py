@@ -17,28 +17,27 @@ def look_round(machine: Machine) -> Environment:
     gpus = facts.driver.gpus if not facts.driver.problem else ()
     usable = [one for one in facts.tensorrt if one.usable]
     return Environment(
-        _machine(machine, facts),
-        _cpu(machine),
-        facts.system.cores,
-        facts.system.memory_bytes,
-        facts.system.name,
-        facts.system.kernel,
-        facts.system.architecture,
-        facts.python.version,
-        facts.onnxruntime.version,
-        ", ".join(f"{one.title} {one.version}" for one in usable),
-        facts.python.packages,
-        ", ".join(gpu.name for gpu in gpus),
-        facts.driver.version,
-        facts.driver.cuda,
-        tuple(
+        machine=_machine(machine, facts),
+        cpu=_cpu(machine),
+        cores=facts.system.cores,
+        memory_bytes=facts.system.memory_bytes,
+        os=facts.system.name,
+        kernel=facts.system.kernel,
+        architecture=facts.system.architecture,
+        python=facts.python.version,
+        onnxruntime=facts.onnxruntime.version,
+        tensorrt=", ".join(f"{one.title} {one.version}" for one in usable),
+        packages=facts.python.packages,
+        gpu=", ".join(gpu.name for gpu in gpus),
+        driver=facts.driver.version,
+        cuda=facts.driver.cuda,
+        clocks=tuple(
             f"{clock.unit} {clock.now_mhz:.0f} MHz ({clock.lowest_mhz:.0f} to {clock.highest_mhz:.0f})"
             for clock in facts.power.clocks
         ),
-        facts.power.mode or (f"{facts.power.limit_w:.0f} W" if facts.power.limit_w else ""),
-        facts.power.governor,
-        _load(machine),
-        (),
+        power_mode=facts.power.mode or (f"{facts.power.limit_w:.0f} W" if facts.power.limit_w else ""),
+        governor=facts.power.governor,
+        load=_load(machine),
     )
 
 

@@ -13,13 +13,13 @@ from trt_blendmask.doctor.machine import Machine
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.profiler import verdicts
 from trt_blendmask.profiler.environment import look_round, missing
-from trt_blendmask.profiler.page.words import untimed
 from trt_blendmask.profiler.readings import GPU_POWER, Watcher
 from trt_blendmask.profiler.report import Comparison, Environment, ModelProfile, ProfileReport
 from trt_blendmask.profiler.statistics import compare_times, noise_of
 from trt_blendmask.profiler.steps import ProfileOptions, Steps, Tick
 from trt_blendmask.profiler.times import Runner
 from trt_blendmask.profiler.trtexec import read_trtexec
+from trt_blendmask.profiler.words import untimed
 
 METRICS = ("network", "host", "gpu")
 _USUAL = ProfileOptions()
@@ -66,18 +66,18 @@ def profile(
     environment = replace(environment, missing=missing(environment, readings, watcher))
     warnings = (*([_NOISE] if options.random else []), *steps.warnings)
     return ProfileReport(
-        command,
-        when,
-        environment,
-        steps.source,
-        found,
-        _comparisons(found),
-        _noise(found),
-        readings,
-        tuple(steps.pipeline),
-        options.percentiles,
-        (*warnings, *verdicts.of_machine(environment, watcher, found)),
-        stopped,
+        command=command,
+        when=when,
+        environment=environment,
+        source=steps.source,
+        models=found,
+        comparisons=_comparisons(found),
+        noise=_noise(found),
+        readings=readings,
+        pipeline=tuple(steps.pipeline),
+        percentiles=options.percentiles,
+        warnings=(*warnings, *verdicts.of_machine(environment, watcher, found)),
+        stopped=stopped,
     )
 
 

@@ -44,8 +44,8 @@ def of_source(text: str) -> list[U8]:
     return kept
 
 
-def of_images(text: str) -> list[U8]:
-    """At most `MOST` of a folder, list or video, evenly spread; those that cannot be read are left out.
+def of_images(text: str) -> tuple[list[U8], int]:
+    """At most `MOST` of a folder, list or video, evenly spread, and how many of those cannot be read and are left out.
 
     Raises:
         as `open_pictures`; DataError: none can be read.
@@ -60,7 +60,7 @@ def of_images(text: str) -> list[U8]:
         raise DataError(
             f"Expected pictures in '{text}', but none of {unreadable} can be read. Name others: --images DIR"
         )
-    return kept
+    return kept, unreadable
 
 
 def of_noise(input_hw: tuple[int, int]) -> list[U8]:

@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from trt_blendmask.defaults import PERCENTILES, SHOWN_SCORE
 from trt_blendmask.errors import DataError, TrtBlendMaskError
 from trt_blendmask.profiler.glass import GlassSink, PaintingCamera, below, has_room
-from trt_blendmask.profiler.report import PERCENTILES, Distribution, PipelineProfile, Stage
+from trt_blendmask.profiler.report import Distribution, PipelineProfile, Stage
 from trt_blendmask.runtime.choice import GpuOptions
 from trt_blendmask.runtime.controls import Controls, Settings
 from trt_blendmask.runtime.events import Events
@@ -32,40 +33,29 @@ DRAWN = 12  # frames in the waterfall
 _NETWORK = ("letterbox", "network", "collect")  # stages of the network's threads
 _SINK = ("paste", "draw", "encode")
 _WARM_UP = 2  # frames of each network that are left out
-_SCORE = 0.5  # from which on detections are drawn, as `run` has it unless told otherwise
 _CAMERA_FPS = 25.0
 _SEEN = 25  # pictures that the camera with the time code shows in turn
 Spans = dict[str, tuple[float, float]]  # of one frame: begin and end of each stage, by time.monotonic
 
 
-@dataclass(frozen=True)
-class PipelineOptions:
-    """What runs, and for how long.
-
-    Attributes:
-        source: as `run` takes. seconds: at most, of the source and then of the camera with the time code.
-        device, gpu: see `trt_blendmask.load`.
-    """
-
-    source: str = "synthetic:conveyor"
-    seconds: float = 3.0
-    percentiles: tuple[float, ...] = PERCENTILES
-    device: str = "auto"
-    gpu: GpuOptions | None = None
-
-
 def profile_pipeline(
     path: str | os.PathLike[str],
     label: str,
-    options: PipelineOptions,
+    source: str,
+    seconds: float,
+    percentiles: tuple[float, ...] = PERCENTILES,
+    device: str = "auto",
+    gpu: GpuOptions | None = None,
     warn: Callable[[str], None] = lambda _words: None,
 ) -> Iterator[PipelineProfile]:
-    """Run the source through the model and into a video, with all the threads that `run` has.
+    """Run a source through the model and into a video, with all the threads that `run` has.
 
     Yields:
         what was measured as soon as it was: without glass to glass, then with it.
 
     Args:
+        source: as `run` takes. seconds: at most, of the source and then of the camera with the time code.
+        device, gpu: see `trt_blendmask.load`.
         warn: told that a recording broke off, and why glass to glass was not measured; the rest is kept.
 
     Raises:
@@ -74,33 +64,33 @@ def profile_pipeline(
     events = Events()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trt-blendmask-")))
-        models = load_teams(stack, path, RunOptions(), options.device, options.gpu)[0]
+        models = load_teams(stack, path, RunOptions(), device, gpu)[0]
         live = LiveOptions(wait=False, max_retries=0)  # a camera that goes away must not hold up the rest
-        source = stack.enter_context(closing(open_source(options.source, live, events)))
-        watched = WatchedSource(source, options.seconds)
-        sink = WatchedSink(Recorder(folder / "run.mkv", source.fps, events), watched)
-        job, seconds = _work(models, watched, sink, events, RunOptions())
-        if source.cut_short:
-            warn(source.cut_short)
+        opened = stack.enter_context(closing(open_source(source, live, events)))
+        watched = WatchedSource(opened, seconds)
+        sink = WatchedSink(Recorder(folder / "run.mkv", lambda: opened.fps, events), watched)
+        job, took_s = _work(models, watched, sink, events, RunOptions())
+        if opened.cut_short:
+            warn(opened.cut_short)
         everything = sink.frames()
         frames = everything[_WARM_UP * len(models) :]
         if not frames:
-            longer = "measure for longer, with --duration 10s, or " if seconds >= options.seconds else ""
+            longer = "measure for longer, with --duration 10s, or " if took_s >= seconds else ""
             raise DataError(
-                f"Expected more than {_WARM_UP * len(models)} frames from '{source.name}', got {len(everything)}: "
+                f"Expected more than {_WARM_UP * len(models)} frames from '{opened.name}', got {len(everything)}: "
                 f"{longer}name another source, with --source synthetic:conveyor"
             )
-        fps, stages = len(everything) / seconds, _stages(frames, len(models), options.percentiles)
-        found = PipelineProfile(label, source.name, len(everything), seconds, fps, stages, dropped=job.dropped(0))
+        fps, stages = len(everything) / took_s, _stages(frames, len(models), percentiles)
+        found = PipelineProfile(label, opened.name, len(everything), took_s, fps, stages, dropped=job.dropped(0))
         yield found
-        if ages := _ages(models, sink.images, options.seconds, warn):
-            yield replace(found, glass_to_glass=Distribution.from_samples(ages, options.percentiles))
+        if ages := _ages(models, sink.images, seconds, warn):
+            yield replace(found, glass_to_glass=Distribution.from_samples(ages, percentiles))
 
 
 def glass_to_glass(models: Sequence[Model], images: Sequence[U8], seconds: float) -> list[float]:
     """Milliseconds from the light before a camera's lens to what a viewer sees, of each picture that has a readable
     time code; the camera sees those of `images` (uint8 [H, W, 3] BGR) in turn that have room for one and the size of
-    the first of these. None where there is no such picture."""
+    the first of these. Empty where there is no such picture."""
     roomy = [image for image in images if has_room(image)]
     if not roomy:
         return []
@@ -131,7 +121,7 @@ def _work(
     models: Sequence[Model], source: Source, sink: Sink, events: Events, options: RunOptions
 ) -> tuple[Job, float]:
     sinks = Sinks([sink], events, exit_on_failure=True)
-    controls = Controls(Settings(score=_SCORE))
+    controls = Controls(Settings(score=SHOWN_SCORE))
     job = Job([models], [source], sinks, events, options, controls, None, "exact", "class")
     with closing(sinks), StopSignals() as signals:
         seconds, stopped = job.work(signals, progress=False)

@@ -17,7 +17,7 @@ from trt_blendmask.runtime.board import read_board
 
 HZ = 10.0
 GPU_POWER = "GPU W"
-WHOLE = ("VDD_IN W", "VIN W", GPU_POWER)  # what stands for the whole board, or else the GPU; the first that is there
+WHOLE = ("VDD_IN W", "VIN W", GPU_POWER)  # series counted as energy, in order of preference
 _COUNTERS = {  # rise when something slows the machine down
     "/sys/class/hwmon/hwmon*/oc*_event_cnt": "over-current",
     "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count": "heat (CPU)",
@@ -98,7 +98,7 @@ class Watcher:
             self._rows.append(self._row())
             self.slowed_by |= self.nvml.slowed_by()
             for file, kind in self._cooling.items():
-                if (_number(self.machine.read(file)) or 0) > 0:
+                if (self.machine.number(file) or 0) > 0:
                     self.slowed_by.add(f"heat ({kind})")
             if self._stop.wait(1 / HZ):
                 return
@@ -107,7 +107,7 @@ class Watcher:
         clocks = {
             f"{unit} MHz": value / _PER_MHZ[unit]
             for unit, file in self._clocks.items()
-            if (value := _number(self.machine.read(file))) is not None
+            if (value := self.machine.number(file)) is not None
         }
         board = read_board(self.machine.root)
         celsius = {f"{zone} C": value for zone, value in board.celsius.items()}
@@ -148,10 +148,3 @@ def _clock_files(machine: Machine) -> dict[str, str]:
     if gpus:
         files["GPU"] = f"{gpus[0]}/cur_freq"
     return {unit: file for unit, file in files.items() if machine.read(file)}
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from trt_blendmask.defaults import PERCENTILES
 from trt_blendmask.errors import DataError
 from trt_blendmask.files import existing_file
 from trt_blendmask.profiler.plain import from_plain, plain_of
 
 VERSION = 1
-PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 _HINT = "Give a file that 'trt-blendmask profile MODEL --json F.json' wrote."
 
 
@@ -73,7 +73,8 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Roof:
-    """The best that this device was seen to do: multiply-adds by precision, and memory traffic; `how` in words."""
+    """The best that this device was seen to do, in 10^9 a second: multiply-adds by precision, and bytes read and
+    written; `how` in words."""
 
     gmacs_per_s: dict[str, float]
     gbytes_per_s: float
@@ -162,6 +163,7 @@ class ModelProfile:
         layers: with --per-layer.
         conditions: readings during its turns, by the names of `Readings.series`.
         mj_per_frame: energy in millijoules, of the readings of `Readings.power`; None where nothing tells watts.
+        warnings: what a reader of its figures must know.
     """
 
     label: str
@@ -278,7 +280,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class PipelineProfile:
-    """The whole way of a source's frames through `model` (a label); `dropped` frames of a live source."""
+    """The whole way of a source's frames through a model.
+
+    Attributes:
+        model: its label. frames: that came out. seconds: from the start of all threads to their end. fps: frames in
+            each of them.
+        dropped: frames of a live source that were left out for newer ones.
+        glass_to_glass: from the camera's lens to the viewer, see `profiler.glass`; None: not measured.
+    """
 
     model: str
     source: str
@@ -296,7 +305,9 @@ class ProfileReport:
 
     Attributes:
         command: as typed. when: ISO 8601 with the zone. source: where the pictures came from, in words.
-        percentiles: that were asked for.
+        comparisons: of all pairs, by every kind of time that both have. percentiles: that were asked for.
+        readings: of the machine's sensors meanwhile. pipeline: none or one, of the fastest model.
+        warnings: what a reader of all figures must know.
         noise: by metric the relative difference that no difference at all would give here, as {"host": 0.012}.
         stopped: Ctrl-C cut it short. version: of this form.
     """

@@ -15,15 +15,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from trt_blendmask.profiler.report import Comparison, ModelProfile
+from trt_blendmask.structures import F64
 
-LEAST = 0.02  # smaller relative differences are not called one, however sure they are
+LEAST = 0.02  # relative differences below this are not reported as differences, however sure they are
 CONFIDENCE = 0.95
 MIN_ROUNDS = 8  # fewer say too little about how rounds scatter
 _RESAMPLES = 1000
-F64 = npt.NDArray[np.float64]
 
 
 class Timed(Protocol):

@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from trt_blendmask.backends.tensorrt import TensorRtSession
-from trt_blendmask.calibrate.pictures import LISTS
+from trt_blendmask.calibrate.pictures import LISTS, left_out
+from trt_blendmask.defaults import PERCENTILES
 from trt_blendmask.errors import DataError, TrtBlendMaskError, first_line
 from trt_blendmask.files import file_sha256
 from trt_blendmask.inspect import inspect
+from trt_blendmask.layout import counted
 from trt_blendmask.profiler import pictures
 from trt_blendmask.profiler.correctness import Reference, fault
 from trt_blendmask.profiler.layers import under_one_roof
 from trt_blendmask.profiler.layers.onnxruntime import onnxruntime_layers
 from trt_blendmask.profiler.layers.tensorrt import tensorrt_layers
-from trt_blendmask.profiler.pipeline import PipelineOptions, profile_pipeline
-from trt_blendmask.profiler.report import PERCENTILES, LayerProfile, ModelProfile, PipelineProfile, Roof
+from trt_blendmask.profiler.pipeline import profile_pipeline
+from trt_blendmask.profiler.report import LayerProfile, ModelProfile, PipelineProfile, Roof
 from trt_blendmask.profiler.roof import measure_roof
 from trt_blendmask.profiler.times import Runner, dropping, measure_throughput, take_turns
 from trt_blendmask.runtime.choice import GpuOptions, open_session
@@ -79,10 +81,12 @@ class Steps:
         tick("opening models", 0.0)
         self.runners = [_open(stack, path, label, options) for path, label in zip(paths, labels(paths), strict=True)]
         tick("taking pictures", 0.0)
-        self._images, self.source = _pictures(options, self.runners[0].model)
+        self._images, self.source, unreadable = _pictures(options, self.runners[0].model)
         self.models = [_facts(path, runner) for path, runner in zip(paths, self.runners, strict=True)]
         self.pipeline: list[PipelineProfile] = []
         self.warnings: list[str] = []
+        if unreadable:
+            self.warnings.append(left_out(unreadable))
         for k, runner in enumerate(self.runners):
             if runner.model.batch > 1:
                 self._warn(k, f"Takes {runner.model.batch} frames at once, of which one is filled here: {_BATCH}")
@@ -158,12 +162,17 @@ class Steps:
         self._tick("the whole pipeline", 0.0)
         is_list = Path(options.images).suffix.lower() in LISTS  # which `run` does not read
         source = options.source or (options.images if not is_list else "") or pictures.PIPELINE
-        seconds = max(_PIPELINE_S, options.duration)
-        asked = PipelineOptions(
-            source, seconds, percentiles=options.percentiles, device=options.device, gpu=options.gpu
-        )
         with _aside(self.warnings.append, "The whole pipeline was not measured"):
-            for found in profile_pipeline(model.path, model.label, asked, self.warnings.append):
+            for found in profile_pipeline(
+                model.path,
+                model.label,
+                source,
+                seconds=max(_PIPELINE_S, options.duration),
+                percentiles=options.percentiles,
+                device=options.device,
+                gpu=options.gpu,
+                warn=self.warnings.append,
+            ):
                 self.pipeline = [found]
 
     def _warn(self, k: int, words: str) -> None:
@@ -200,18 +209,20 @@ def _open(stack: ExitStack, path: Path, label: str, options: ProfileOptions) -> 
     return Runner(label, Model(session, checked_spec(session), why), session)
 
 
-def _pictures(options: ProfileOptions, first: Model) -> tuple[list[U8], str]:
-    """The pictures, and in words where they come from."""
+def _pictures(options: ProfileOptions, first: Model) -> tuple[list[U8], str, int]:
+    """The pictures, in words where they come from, and how many more cannot be read."""
+    unreadable = 0
     if options.random:
         images, source = pictures.of_noise(first.spec.input_hw), "noise"
     elif options.images:
-        images, source = pictures.of_images(options.images), options.images
+        (images, unreadable), source = pictures.of_images(options.images), options.images
     else:
         text = options.source or pictures.DEFAULT
         images, source = pictures.of_source(text), parse(text).name  # which hides passwords
     height, width = images[0].shape[:2]
     chosen = "" if options.source or options.images or options.random else ", as no other source was named"
-    return images, f"{len(images)} pictures of {source}, the first of {width} x {height}{chosen}"
+    words = f"{counted(len(images), 'picture')} of {source}, the first of {width} x {height}{chosen}"
+    return images, words, unreadable
 
 
 def _facts(path: Path, runner: Runner) -> ModelProfile:

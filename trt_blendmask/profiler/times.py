@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 from trt_blendmask.backends import Session
-from trt_blendmask.backends.lane import FrameTimes
+from trt_blendmask.backends.tensorrt import TensorRtSession
 from trt_blendmask.errors import SourceUnavailableError, TrtBlendMaskError
 from trt_blendmask.profiler.report import Throughput
 from trt_blendmask.profiler.statistics import noise_of
@@ -25,11 +24,6 @@ _LONGEST_TURN_S = 1.0  # of long measurements, which have more rounds then: the 
 QUIET = 0.04  # noise with which a difference of 10 % is found; where there is more, the turns go on,
 LONGER = 10  # but for no more than so many times as long
 _MOST_IN_FLIGHT = 4  # as `run` has at most
-
-
-@runtime_checkable
-class _TellsTimes(Protocol):
-    def times(self) -> FrameTimes: ...
 
 
 @dataclass
@@ -83,7 +77,7 @@ class Runner:
         back = time.perf_counter()
         self.model.collect(outputs, box)
         found = {"host": 1e3 * (time.perf_counter() - began), "network": 1e3 * (back - handed)}
-        if isinstance(self.session, _TellsTimes):
+        if isinstance(self.session, TensorRtSession):
             seen = self.session.times()
             parts = (seen.frame, seen.upload, seen.compute, seen.download, seen.launch)
             found |= zip(("gpu", "h2d", "compute", "d2h", "enqueue"), parts, strict=True)

@@ -15,8 +15,8 @@ _ENQUEUE = 0.8  # of the GPU's time; trtexec's bound
 _OTHERS = 0.05  # of the cores
 _STOLEN = 0.02
 _CLOCK = 0.05  # that a clock moved
-_GAP = 0.05  # between the layers' sum and the whole
-_HARD_TO_STEADY = "close other programs, lock the clocks, or measure for longer with --duration 30s"
+_GAP = 0.05  # of the whole: a layers' sum that is farther from it is told
+_TO_STEADY_IT = "close other programs, lock the clocks, or measure for longer with --duration 30s"
 
 
 def of_model(model: ModelProfile) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def of_model(model: ModelProfile) -> tuple[str, ...]:
     if seen and seen.cov > bound:
         warnings.append(
             f"Unstable: the {key} times scatter by {seen.cov:.1%} (standard deviation / mean; more "
-            f"than {bound:.1%}); {_HARD_TO_STEADY}."
+            f"than {bound:.1%}); {_TO_STEADY_IT}."
         )
     medians = {name: statistics.median(times) for name, times in model.times.items() if times}
     if "gpu" in medians and "enqueue" in medians and medians["enqueue"] > _ENQUEUE * medians["gpu"]:
@@ -43,7 +43,7 @@ def of_model(model: ModelProfile) -> tuple[str, ...]:
     if model.layers and model.layers.tool == "ONNX Runtime" and abs(model.layers.gap) > _GAP:
         warnings.append(
             f"The layers' sum is {abs(model.layers.gap):.1%} {'below' if model.layers.gap > 0 else 'above'} the whole: "
-            f"what else the machine did is in them, above all in the small ones; {_HARD_TO_STEADY}."
+            f"what else the machine did is in them, above all in the small ones; {_TO_STEADY_IT}."
         )
     for name, span in model.conditions.items():
         used = name != "GPU MHz" or "gpu" in model.times

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from trt_blendmask.defaults import COUNTED_SCORE
 from trt_blendmask.errors import UsageError
 from trt_blendmask.paste import Patch, paste
 from trt_blendmask.structures import F32, Detections
 
-SCORE = 0.3  # below it a detection is not counted
+SCORE = COUNTED_SCORE
 FADE = 0.1  # about that score, where a smooth count lets a detection fade out
 IOU = 0.5  # of the boxes, for a match
 SIZES = {"small": 32**2, "medium": 96**2, "large": float("inf")}  # COCO's, in pixels of the reference's mask, below
@@ -206,9 +207,11 @@ def mask_iou(one: Patch | None, other: Patch | None) -> float:
 
 
 def area_of(patch: Patch | None) -> int:
+    """Pixels of the mask; 0 of none."""
     return 0 if patch is None else int(patch.mask.sum())
 
 
 def end_of(patch: Patch) -> tuple[int, int]:
+    """The first x and y behind the patch, in pixels of the frame."""
     rows, columns = patch.mask.shape
     return patch.x + columns, patch.y + rows

@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from trt_blendmask.paste import Patch, paste
 from trt_blendmask.quantize.agreement import SCORE, mask_iou
-from trt_blendmask.structures import U8, Detections
+from trt_blendmask.structures import F64, U8, Detections
 
 IOUS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
-F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 

@@ -10,15 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from trt_blendmask.calibrate.network import Network
 from trt_blendmask.quantize.plan import Plan
-from trt_blendmask.structures import U8, ModelSpec
+from trt_blendmask.structures import F32, F64, U8, ModelSpec
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 PICTURES = 16  # means settle quickly
 
 

@@ -46,7 +46,7 @@ def read_deployable(path: Path) -> Deployable:
         raise DataError(f"Expected a deployable ONNX, but '{path}' is no ONNX file, or cut short. {_HINT}") from error
     check_parts(model, path)
     text = metadata(model)
-    spec = ModelSpec.from_json(text) if text else None
+    spec = ModelSpec.from_json(text, path) if text else None
     _check_kind(model, spec, path)
     assert spec is not None
     _check_float32(model, spec, path)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-F32 = npt.NDArray[np.float32]
+from trt_blendmask.structures import F32
+
 AFFINE = {"Mul", "Add", "BatchNormalization"}
 
 

@@ -11,8 +11,7 @@ from onnx import helper, numpy_helper
 
 from trt_blendmask.quantize.plan import Plan
 from trt_blendmask.quantize.weights import QuantisedWeight
-
-F32 = npt.NDArray[np.float32]
+from trt_blendmask.structures import F32
 
 ZERO = "int8.zero"
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
+from trt_blendmask.structures import F32
+
 I8 = npt.NDArray[np.int8]
 
 CODES = 127

@@ -25,28 +25,21 @@ def read_board(root: Path = Path("/")) -> Board:
     machine = Machine(root)
     celsius: dict[str, float] = {}
     for zone in machine.find("/sys/class/thermal/thermal_zone*"):
-        name, value = machine.read(f"{zone}/type"), _number(machine.read(f"{zone}/temp"))
+        name, value = machine.read(f"{zone}/type"), machine.number(f"{zone}/temp")
         if name and value is not None and -60_000 < value < 200_000:  # a zone that is switched off says -256000
             celsius[name.removesuffix("-thermal")] = value / 1e3
     watts: dict[str, float] = {}
     for place in machine.find("/sys/class/hwmon/hwmon*"):
         for label in machine.find(f"{place}/in*_label"):  # INA3221: volts and amperes of each rail
             rail = label.removesuffix("_label")
-            millivolts = _number(machine.read(f"{rail}_input"))
-            milliamperes = _number(machine.read(f"{_current_of(rail)}_input"))
+            millivolts = machine.number(f"{rail}_input")
+            milliamperes = machine.number(f"{_current_of(rail)}_input")
             if (name := machine.read(label)) and millivolts is not None and milliamperes is not None:
                 watts[name] = millivolts * milliamperes / 1e6
-        microwatts = _number(machine.read(f"{place}/power1_input"))
+        microwatts = machine.number(f"{place}/power1_input")
         if microwatts is not None:
             watts[machine.read(f"{place}/name") or "power"] = microwatts / 1e6
     return Board(celsius, watts)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _current_of(rail: str) -> str:

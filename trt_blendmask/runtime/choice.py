@@ -12,9 +12,9 @@ from trt_blendmask.backends import Session
 from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession
 from trt_blendmask.engines.checks import no_device, read_plan
 from trt_blendmask.engines.device import find_device
-from trt_blendmask.engines.passport import recorded_onnx
+from trt_blendmask.engines.passport import passport_path, recorded_onnx
 from trt_blendmask.errors import UsageError
-from trt_blendmask.files import file_sha256
+from trt_blendmask.files import existing_file, file_sha256
 
 DEVICES = ("auto", "cpu", "gpu")
 _SUFFIXES = (".engine", ".plan", ".trt")
@@ -45,6 +45,7 @@ def open_session(
     file, has_gpu, gpu = Path(path), find_device() is not None, gpu or GpuOptions()
     if not is_engine(file):
         if device == "gpu":
+            existing_file(file, "an engine", "Type: trt-blendmask build --help")
             raise UsageError(
                 f"Expected an engine for the GPU, but '{file}' is an ONNX model, which runs on the CPU. Type: "
                 f"{_build(file)}"
@@ -69,6 +70,12 @@ def is_engine(file: Path) -> bool:
             return stream is not None and stream.read(4)[1:] == _MAGIC
     except (OSError, ValueError):  # who opens it says what is wrong with it
         return False
+
+
+def model_files(path: str | os.PathLike[str]) -> list[Path]:
+    """What no output may overwrite: the model, and an engine's passport."""
+    file = Path(path)
+    return [file, passport_path(file)] if is_engine(file) else [file]
 
 
 def _built_from(engine: Path, device: str, trust: str) -> Path:

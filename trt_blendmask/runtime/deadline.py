@@ -10,7 +10,8 @@ from trt_blendmask.runtime.events import Events
 from trt_blendmask.structures import Detections, Frame
 
 WINDOW = 20  # frames by which it is judged
-_MOST_DROPS = 3  # in a row: where fresh frames come too late, too, there is more to leave out than frames
+# Consecutive drops; if fresh frames are late as well, dropping does not help, and the next step must act.
+_MOST_DROPS = 3
 KEPT = 10  # the best detections that are kept where there is no time for more
 _CALM = 0.5  # back a step where frames take less than this part of the deadline
 _FIRST_PATIENCE, _MOST_PATIENCE = 5, 320  # windows of calm before going back; doubled each time that was too soon

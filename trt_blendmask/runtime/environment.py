@@ -17,5 +17,7 @@ def looked_up(text: str, what: str) -> str:
         return text
     name = text[4:]
     if not (held := os.environ.get(name, "")):
-        raise InputMissingError(f"Expected {what} in the environment variable '{name}', which is not set. Set it.")
+        raise InputMissingError(
+            f"Expected {what} in the environment variable {name}, but it is not set: export {name}=..."
+        )
     return held

@@ -125,7 +125,7 @@ class Flow(Generic[R]):
                 self._leave_behind()
 
     def written(self) -> None:
-        """The result that was given last is off our hands: its slot is free."""
+        """The result returned last by `next_result` has been written: free its slot."""
         with self._changed:
             self._leave_behind()
 

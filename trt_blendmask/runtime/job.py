@@ -32,15 +32,19 @@ from trt_blendmask.runtime.tracking import Tracking
 from trt_blendmask.structures import U8, Frame, Letterbox
 
 _POLL_S = 0.05
-_FROZEN_S = 0.5  # who was not run for longer, though nothing held him up: the process was stopped
+# A pause of the watching thread that is longer than this means that the process was suspended; it does not count as a
+# hang.
+_FROZEN_S = 0.5
 _GRACE_S = 1.0  # after a stop, for the frames that are in the network
 _CLOSE_S, _LEAST_CLOSE_S = 1.6, 0.2  # for sources and threads, from the stop on, and from the last result on
 
 
 class Job:
-    """Attributes:
-    clock: time of the stages. tally: what has come of the frames so far.
-    hangs: whether a thread is left in the network; to free what it works with would wait for it, or crash.
+    """One run: its threads, and the results in order.
+
+    Attributes:
+        clock: time of the stages. tally: what has come of the frames so far.
+        hangs: whether a thread is left in the network; to free what it works with would wait for it, or crash.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Job:
         self._teams, self._sources, self._sinks, self._events = teams, sources, sinks, events
         self._options, self._controls = options, controls
         self._paste, self._colour_by = paste, colour_by
-        self._tracks = [Tracking(source.fps) for source in sources] if options.track else []
+        self._tracks: dict[int, Tracking] = {}  # by source, from its first frame on: a camera's rate comes with that
         self._expected = _expected(sources, options.every, max_frames)
         self._notify = Notify()
         self._deadline = Deadline(options.deadline_s, len(teams) > 1, events)
@@ -161,6 +165,7 @@ class Job:
     def _read_all(self, number: int) -> None:
         with closing(self._frames(self._sources[number])) as frames:
             for frame in frames:
+                self._options.check_live(self._sources[number].live)  # an address tells with its first frame
                 if not self._flow.offer(number, frame):
                     break
 
@@ -262,9 +267,12 @@ class Job:
         self._sinks.close(float("inf") if waits else self._options.hung_s)
 
     def _tracked(self, result: FrameResult) -> FrameResult:
-        if not self._tracks:
+        if not self._options.track:
             return result
-        ids = self._tracks[result.source_number].ids(result.detections, result.frame.time_s)
+        number = result.source_number
+        if number not in self._tracks:
+            self._tracks[number] = Tracking(self._sources[number].fps)
+        ids = self._tracks[number].ids(result.detections, result.frame.time_s)
         return replace(result, detections=replace(result.detections, track_ids=ids))
 
     def _write(self, result: FrameResult, live: bool) -> None:

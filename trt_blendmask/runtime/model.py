@@ -99,14 +99,17 @@ class Model:
     def letterbox(self, image: U8, slot: int = 0) -> tuple[npt.NDArray[Any], Letterbox]:
         """First step of a call: the input buffer (valid until the next call) and its map to frame pixels.
 
+        Call it with slot 0, 1, ... in this order, at most up to `batch` - 1, then `infer` once.
+
         Args:
-            slot: of the batch; they are filled from 0 on, and those behind the last are empty.
+            slot: of the batch; those behind the one that was filled last are empty.
         """
         self._filled = slot + 1
         return self._images, self._slots[slot](image)[1]
 
     def infer(self, images: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Second step, of what the first gave or of a copy: the network's outputs by name, with their batch axis."""
+        """Second step, of what the first gave or of a copy: the network's outputs by name, with their batch axis, in
+        buffers that are valid until the next call."""
         if images is self._images:
             for slot in self._slots[self._filled :]:
                 slot.blank()  # or what an earlier batch left there would be looked at again
@@ -161,7 +164,7 @@ def checked_spec(session: Session) -> ModelSpec:
     path, names = session.path, {spec.name for spec in session.outputs}
     typed = shlex.quote(str(path))
     operate = f"Type: trt-blendmask surgery {typed} -o model.onnx"
-    spec = ModelSpec.from_json(session.metadata) if session.metadata else None
+    spec = ModelSpec.from_json(session.metadata, path) if session.metadata else None
     if (spec and spec.kind == "raw-head") or (spec is None and "bases" in names and "boxes" not in names):
         raise DataError(f"Expected a deployable ONNX, but '{path}' is a raw-head ONNX (before surgery). {operate}")
     if spec is None:

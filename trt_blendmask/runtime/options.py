@@ -38,11 +38,13 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise UsageError(f"Expected one frame in 1 or more, got {self.every}.")
+            raise UsageError(f"Expected to look at one frame in 1 or more, got {self.every}: --every 1")
         if self.roi is not None and (min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
             raise UsageError(f"Expected a part of the frame as x,y,w,h with w and h above 0, got {self.roi}.")
+        if self.classes is not None and not self.classes:
+            raise UsageError("Expected one class or more to look for, got none: leave out --classes to find all.")
         if self.fallback is not None and self.deadline_s is None:
-            raise UsageError("A fallback is for a deadline that the model cannot hold: add --deadline 50ms.")
+            raise UsageError("Expected a deadline for the fallback, got none: add --deadline 50ms")
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
         """Refuse what the model does not know.
@@ -56,6 +58,18 @@ class RunOptions:
                 hint = f"; did you mean '{near[0]}'?" if near else "."
                 known = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
                 raise UsageError(f"Expected classes of the model ({known}), got '{name:.80}'{hint}")
+
+    def check_live(self, live: bool) -> None:
+        """Refuse a deadline for a source that is not live.
+
+        Raises:
+            UsageError: that is so.
+        """
+        if self.deadline_s is not None and not live:
+            raise UsageError(
+                "Expected a live source for a deadline, got a recording, of which no frame is ever dropped: leave out "
+                "--deadline."
+            )
 
     def crop(self, image: U8) -> U8:
         """The part of `image` [H, W, 3] to look at.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Outlet:
-    """Does one thing after another; whoever gives it to do asks what came of it, and need not wait for the answer.
+    """Runs callables in order in its own thread. The caller polls `is_done` and reads `error`.
 
     Attributes:
         sink: what is written to.

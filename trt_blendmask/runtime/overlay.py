@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from trt_blendmask.coco import class_name
 from trt_blendmask.errors import UsageError
-from trt_blendmask.paste import MODES, clip_boxes, visible
+from trt_blendmask.paste import boxes_of, check_mode, clip_boxes, visible
 from trt_blendmask.runtime.labels import Colour, LabelLayer
 from trt_blendmask.structures import F32, U8, Detections
 
@@ -37,8 +37,7 @@ def outlines(detections: Detections, paste: str = "exact") -> list[list[F32]]:
     Args:
         paste: "exact" or "reference": which box a mask fills, as in `trt_blendmask.paste`.
     """
-    seen = visible(detections)
-    boxes = clip_boxes(detections.xyxy, detections.frame_wh) if paste == "reference" else detections.xyxy
+    seen, boxes = visible(detections), boxes_of(detections, paste)
     return [contours(detections.masks[i], boxes[i]) if seen[i] else [] for i in range(len(detections))]
 
 
@@ -86,10 +85,9 @@ def check_choices(paste: str, colour_by: str) -> None:
     Raises:
         UsageError: there is one.
     """
-    if paste not in MODES:
-        raise UsageError(f"Paste must be one of {', '.join(MODES)}, got '{paste}'.")
+    check_mode(paste)
     if colour_by not in ("class", "instance"):
-        raise UsageError(f"Colours go by 'class' or 'instance', got '{colour_by}'.")
+        raise UsageError(f"Expected colours by class or instance, got '{colour_by}': --colour-by class")
 
 
 def colour_of(key: int) -> Colour:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from trt_blendmask.backends.onnxruntime import available_cores
 from trt_blendmask.errors import SourceUnavailableError, UsageError
-from trt_blendmask.runtime.choice import GpuOptions
+from trt_blendmask.layout import counted
+from trt_blendmask.runtime.choice import GpuOptions, model_files
 from trt_blendmask.runtime.controls import Controls, Settings
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.job import Job
@@ -32,6 +33,7 @@ from trt_blendmask.runtime.recording.switched import Switched
 from trt_blendmask.runtime.sinks import Sinks
 from trt_blendmask.runtime.sources import LiveOptions, Source, open_source
 from trt_blendmask.runtime.stop import StopSignals
+from trt_blendmask.runtime.tracking import check_tracking
 
 _MOST_NAMES = 6  # of outputs in a summary
 MAX_ABREAST = 4  # frames in the network at a time; each needs its own activations
@@ -77,9 +79,10 @@ class RunReport:
     def summary(self) -> str:
         """One line for a person."""
         stages = f" ({spell(self.stage_ms)})" if self.stage_ms else ""
-        text = f"{self.frames} frames in {self.seconds:.1f} s, {self.fps:.1f} FPS{stages}, {self.detections} detections"
+        text = f"{counted(self.frames, 'frame')} in {self.seconds:.1f} s, {self.fps:.1f} FPS{stages}"
+        text += f", {counted(self.detections, 'detection')}"
         text += f", {self.age_ms[0]:.0f} ms old (99 %: {self.age_ms[1]:.0f})" if self.age_ms else ""
-        text += f", {self.corrupt} corrupt frames" if self.corrupt else ""
+        text += f", {counted(self.corrupt, 'corrupt frame')}" if self.corrupt else ""
         text += f", {self.dropped} dropped for newer ones" if self.dropped else ""
         text += f", {self.broken} with outputs that are no numbers" if self.broken else ""
         text += f", sources ended early: {len(self.cut_short)}" if self.cut_short else ""
@@ -137,10 +140,13 @@ def run(
     recording, options, events = recording or Recording(), options or RunOptions(), events or Events()
     recording = replace(recording, save=save or recording.save, json=json or recording.json)
     names = _names(source)
+    models = [*model_files(model), *([] if options.fallback is None else model_files(options.fallback))]
     for name in names:
         for part in recording.parts(len(names)):
-            part.check(model, name)
+            part.check(models, name)
     check_choices(paste, colour_by)
+    if options.track:
+        check_tracking()
     least = 0.0 if score is None else score
     controls = Controls(Settings(score=least, classes=options.classes))
     with ExitStack() as stack, ExitStack() as networks:
@@ -150,41 +156,44 @@ def run(
         teams = load_teams(networks, model, options, device, gpu)
         loaded = teams[0][0]
         controls.class_names = loaded.spec.class_names
+        events.publish("model", loaded.how)
         opened = stack.enter_context(ExitStack())
-        sources = [opened.enter_context(closing(open_source(name, live, events))) for name in names]
-        if options.deadline_s is not None and not all(one.live for one in sources):
-            raise UsageError("Expected a live source for a deadline: of a file, no frame is ever dropped.")
-        sinks = recording.open(events, sources, controls, [preview] if preview else [])
-        job = Job(teams, sources, sinks, events, options, controls, max_frames, paste, colour_by)
-        if preview:
-            preview.begin(sources, job.dropped, loaded.how, can_record=lambda: sinks.has(Switched))
-        signals = stack.enter_context(StopSignals())
-        opened.pop_all()  # the job closes them, all at a time
-        try:
-            with closing(sinks):
+        sources: list[Source] = []
+        for name in names:
+            taken = [one.name for one in sources]
+            sources.append(opened.enter_context(closing(open_source(name, live, events, taken))))
+        for one in sources:
+            options.check_live(one.live)
+        with closing(recording.open(events, sources, controls, [preview] if preview else [])) as sinks:
+            job = Job(teams, sources, sinks, events, options, controls, max_frames, paste, colour_by)
+            if preview:
+                preview.begin(sources, job.dropped, loaded.how, can_record=lambda: sinks.has(Switched))
+            signals = stack.enter_context(StopSignals())
+            opened.pop_all()  # the job closes them, all at a time
+            try:
                 seconds, stopped = job.work(signals, progress)
-        finally:
-            if job.hangs:
-                networks.pop_all()  # to free what a thread is inside of would wait for it, or crash
+            finally:
+                if job.hangs:
+                    networks.pop_all()  # to free what a thread is inside of would wait for it, or crash
     return _report(job, sources, sinks, seconds, stopped, loaded.how)
 
 
 def _report(job: Job, sources: Sequence[Source], sinks: Sinks, seconds: float, stopped: bool, how: str) -> RunReport:
     tally = job.tally
     return RunReport(
-        tally.frames,
-        tally.detections,
-        seconds,
-        job.clock.mean_ms(tally.frames),
-        sum(one.corrupt for one in sources),
-        stopped,
-        sinks.written,
-        how,
-        sum(job.dropped(number) for number in range(len(sources))),
-        tuple(sinks.failures),
-        tally.age_ms(),
-        tally.broken,
-        tuple(one.cut_short for one in sources if one.cut_short),
+        frames=tally.frames,
+        detections=tally.detections,
+        seconds=seconds,
+        stage_ms=job.clock.mean_ms(tally.frames),
+        corrupt=sum(one.corrupt for one in sources),
+        stopped=stopped,
+        outputs=sinks.written,
+        how=how,
+        dropped=sum(job.dropped(number) for number in range(len(sources))),
+        failures=tuple(sinks.failures),
+        age_ms=tally.age_ms(),
+        broken=tally.broken,
+        cut_short=tuple(one.cut_short for one in sources if one.cut_short),
     )
 
 
@@ -223,8 +232,14 @@ def _substitutes(smaller: Model, models: list[Model]) -> list[Model]:
     """One for each of `models`.
 
     Raises:
-        UsageError: it knows other classes.
+        UsageError: it knows other classes, or is the larger one.
     """
-    if smaller.spec.class_names != models[0].spec.class_names:
+    spec, given = models[0].spec, smaller.spec
+    if given.class_names != spec.class_names:
         raise UsageError("Expected a fallback with the same classes as the model, in the same order, got others.")
+    (height, width), (h, w) = spec.input_hw, given.input_hw
+    if h * w > height * width:
+        raise UsageError(
+            f"Expected a fallback of at most the model's {width} x {height} pixels, got {w} x {h}: exchange the two."
+        )
     return [smaller, *(smaller.twin() for _ in models[1:])]

@@ -14,7 +14,8 @@ import cv2
 
 from trt_blendmask.errors import UsageError
 from trt_blendmask.files import atomic_output, check_outputs, existing_file
-from trt_blendmask.runtime.choice import GpuOptions
+from trt_blendmask.layout import counted
+from trt_blendmask.runtime.choice import GpuOptions, model_files
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.runtime.model import load
 from trt_blendmask.runtime.overlay import check_choices, draw, outlines
@@ -33,9 +34,9 @@ class PredictReport:
 
     def summary(self) -> str:
         """One line for a person."""
-        pictures = "1 picture" if self.images == 1 else f"{self.images} pictures"
         where = self.overlays[0] if self.images == 1 else self.overlays[0].parent
-        return f"{pictures} in {self.seconds:.1f} s, {self.detections} detections: wrote {where} and {self.results}"
+        found = f"{counted(self.images, 'picture')} in {self.seconds:.1f} s, {counted(self.detections, 'detection')}"
+        return f"{found}: wrote {where} and {self.results}"
 
 
 def predict(
@@ -71,7 +72,7 @@ def predict(
         raise UsageError("Expected at least one picture, got none.")
     results_path = output / "results.json" if json is None else json
     overlays = overlay_names(files, output)
-    check_outputs([results_path, *overlays], [model, *files])
+    check_outputs([results_path, *overlays], [*model_files(model), *files])
     results: list[dict[str, Any]] = []
     with load(model, device, gpu=gpu) as loaded, atomic_output(results_path) as temporary:
         began = time.perf_counter()

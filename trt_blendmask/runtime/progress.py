@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-STAGES = ("decode", "letterbox", "network", "collect", "observe", "paste", "draw", "encode")
+STAGES = ("decode", "letterbox", "network", "collect", "observe", "paste", "draw", "encode")  # observe: of `calibrate`
 
 
 class StageClock:

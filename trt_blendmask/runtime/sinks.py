@@ -16,6 +16,7 @@ from typing import Protocol
 
 from trt_blendmask.errors import OutputError, OutputNameError, TrtBlendMaskError, first_line
 from trt_blendmask.files import temporary_beside
+from trt_blendmask.layout import counted
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.outlet import Outlet, failure
 from trt_blendmask.runtime.result import FrameResult
@@ -93,23 +94,27 @@ class Sinks:
     """
 
     def __init__(self, sinks: Iterable[Sink], events: Events, exit_on_failure: bool = False) -> None:
-        """
+        """Check them all; where that fails, those that were checked are closed.
+
         Raises:
             OutputError: a name that can never do, or no sink has a place to write to.
         """
         self.failures: list[str] = []
         self._all = tuple(Outlet(sink) for sink in sinks)
-        self._working = list(self._all)
+        self._working: list[Outlet] = []
         self._write_until_s = self._close_until_s = float("inf")
         self._hurried = threading.Event()
         self._events, self._exit = events, exit_on_failure
         for outlet in self._all:
-            if error := failure(outlet.sink.check):
+            if (error := failure(outlet.sink.check)) is None:
+                self._working.append(outlet)
+            else:
                 # A disk that is gone, or an encoder that is missing, costs that output; a slip is told before any work.
                 is_slip = isinstance(error, OutputNameError) or not isinstance(error, OutputError)
                 if is_slip or self._exit or len(self._all) == 1:
+                    self.close()
                     raise error
-                self._stop(outlet, error)
+                self._note_stopped(outlet, error)
         if self._all and not self._working:
             raise OutputError(self.failures[0])
 
@@ -202,13 +207,16 @@ class Sinks:
     def _tell_back(self, outlet: Outlet) -> None:
         if outlet.hangs and outlet.error is None:
             outlet.hangs = False
-            self._tell(outlet, "output_back", f"goes on, {outlet.missed} frames were left out so far")
+            self._tell(outlet, "output_back", f"goes on, {counted(outlet.missed, 'frame')} left out so far")
 
     def _stop(self, outlet: Outlet, error: BaseException) -> None:
         if not isinstance(error, Exception):  # SystemExit and its like are no failure of the sink
             outlet.error = None
             raise error
         self._leave(outlet)
+        self._note_stopped(outlet, error)
+
+    def _note_stopped(self, outlet: Outlet, error: BaseException) -> None:
         sink = outlet.sink
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         text = reason if isinstance(error, TrtBlendMaskError) else f"Cannot write '{sink.name}': {reason}"

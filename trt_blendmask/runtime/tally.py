@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from trt_blendmask.errors import TrtBlendMaskError
+from trt_blendmask.layout import counted
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.result import FrameResult
 
@@ -15,8 +16,10 @@ _AGES = 100_000  # kept for the summary, the newest: an hour at 25 FPS
 
 
 class Tally:
-    """Attributes:
-    frames, detections: how many are out. broken: frames whose outputs were no numbers.
+    """Counts what has come out of a run.
+
+    Attributes:
+        frames, detections: how many are out. broken: frames whose outputs were no numbers.
     """
 
     def __init__(self, events: Events) -> None:
@@ -39,7 +42,7 @@ class Tally:
         self._in_a_row = self._in_a_row + 1 if result.broken else 0
         if result.broken and self.broken >= max(1, 10 * self._told):  # at 1, 10, 100, ...
             self._told = 10 ** (len(str(self.broken)) - 1)
-            text = f"the network gave something that is no number, in {self.broken} frames so far; left out"
+            text = f"the network gave something that is no number, in {counted(self.broken, 'frame')} so far; left out"
             self._events.publish("broken_outputs", text, {"frames": self.broken})
         if self._in_a_row >= MAX_BROKEN:
             raise TrtBlendMaskError(

@@ -10,19 +10,29 @@ from trt_blendmask.structures import I32, Detections
 _LEAST_SCORE = 0.5  # what scores less is followed where it was seen before, but begins no track
 
 
+def check_tracking() -> None:
+    """Refuse to track without the package for it.
+
+    Raises:
+        UsageError: the package trackers is not installed.
+    """
+    try:
+        import supervision  # noqa: F401
+        import trackers  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "Expected the package trackers for --track, and it is not installed: pip install 'trt-blendmask[track]'"
+        ) from error
+
+
 class Tracking:
     """The tracks of one source; to be given its frames in order."""
 
     def __init__(self, fps: float) -> None:
-        """
-        Raises:
-            UsageError: the package trackers is not installed.
-        """
-        try:
-            import supervision
-            from trackers import ByteTrackTracker
-        except ImportError as error:
-            raise UsageError("--track needs the package trackers: pip install 'trt-blendmask[track]'.") from error
+        """For so many frames a second."""
+        import supervision
+        from trackers import ByteTrackTracker
+
         self._boxes, self._wh = supervision.Detections, (0, 0)
         self._tracker = ByteTrackTracker(
             frame_rate=fps, track_activation_threshold=_LEAST_SCORE, high_conf_det_threshold=_LEAST_SCORE

@@ -43,12 +43,13 @@ class Window:
         self._thread = threading.Thread(target=self._work, name="window", daemon=True)
 
     def check(self) -> None:
-        """
+        """Find out whether there is a screen, and wait for pictures.
+
         Raises:
             SourceUnavailableError: OpenCV has no windows, or there is no screen.
         """
         check_windows()
-        self._events.subscribe(self._note)
+        self._unsubscribe = self._events.subscribe(self._note)
         self._thread.start()
 
     def write(self, result: FrameResult) -> None:
@@ -58,6 +59,7 @@ class Window:
             self._newest[result.frame.source] = result.picture
 
     def close(self) -> None:
+        self._unsubscribe()
         self._closing.set()
         self._thread.join(1.0)
 

@@ -78,7 +78,7 @@ class SurgeryReport:
             return f"{self.output}: the tail alone, {self.size_bytes / 1e6:.1f} MB"
         h, w = self.spec.input_hw
         return (
-            f"{self.output}: {self.spec.input_dtype} {w}x{h} in, {self.spec.max_detections} slots out, "
+            f"{self.output}: {self.spec.input_dtype} {h}x{w} (HxW) in, {self.spec.max_detections} slots out, "
             f"{after / 1e9:.2f} G multiply-adds ({_change(before, after)}), {self.size_bytes / 1e6:.1f} MB"
         )
 

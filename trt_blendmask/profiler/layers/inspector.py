@@ -235,4 +235,7 @@ def _work_by_shape(info: LayerInfo) -> int:
     if len(weights) == len(made) > 2 and _CONVOLUTION.search(f"{info.op} {info.name}"):
         return math.prod(made) * math.prod(weights[1:])
     # A product of [M, K] and [K, N], whichever way round each of them lies: K * K = (M * K) * (K * N) / (M * N).
-    return math.prod(made) * math.isqrt(math.prod(given) * math.prod(weights) // math.prod(made))
+    # Of a batch on both sides, its size is left over.
+    leading = zip(given[-3::-1], weights[-3::-1], made[-3::-1], strict=False)
+    batch = math.prod(min(a, b) for a, b, both in leading if max(a, b) == both)
+    return math.prod(made) * math.isqrt(math.prod(given) * math.prod(weights) // (math.prod(made) * batch))

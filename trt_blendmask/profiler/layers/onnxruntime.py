@@ -23,7 +23,7 @@ import onnx
 
 from trt_blendmask.backends import Array
 from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession, harmful, session_options
-from trt_blendmask.errors import DataError, OutputError, TrtBlendMaskError, first_line
+from trt_blendmask.errors import DataError, OutputError, first_line
 from trt_blendmask.profiler.layers import profile_of
 from trt_blendmask.profiler.layers.origin import Origin
 from trt_blendmask.profiler.layers.trace import Event, Run, calm_half, mean_times, runs_in, standard_error
@@ -34,6 +34,7 @@ _MOST_EVENTS = 60_000  # of a trace, some 60 MB
 _REFORMATS = ("ReorderInput", "ReorderOutput", "Cast", "Identity", "QuantizeLinear", "DequantizeLinear")
 _CHAIN, _CHAIN_RUNS = 1000, 10  # so long that what a run itself costs does not count
 _AT_ODDS = 2.0  # so many times more or less than on the chain a node of a real graph may cost
+_WRITE = ("onnxruntime", "google")  # packages whose exceptions here mean that there is no room
 _CPU = ["CPUExecutionProvider"]
 
 
@@ -125,14 +126,14 @@ def _folder() -> Iterator[str]:
     """For what ONNX Runtime writes: the optimised graph and a trace.
 
     Raises:
-        OutputError: what is done with it fails.
+        OutputError: to write it or to read it back fails.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="trt-blendmask-") as folder:
             yield folder
-    except TrtBlendMaskError:
-        raise
     except Exception as error:  # those of ONNX Runtime, of protobuf and of the system share no base class
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _WRITE:
+            raise
         raise OutputError(
             f"Expected room for ONNX Runtime's profile in {tempfile.gettempdir()}, but got: {first_line(error)}. "
             "Make room there, or name another folder: export TMPDIR=/folder"

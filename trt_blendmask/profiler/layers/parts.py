@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from trt_blendmask.surgery.macs import part_of
+from trt_blendmask.profiler.report import LayerProfile
+from trt_blendmask.surgery.macs import PARTS, part_of
 
 OTHER = "other"
 _STAGE = re.compile(r"(stem|res[2-5]|level[0-5]|base_layer)(?![0-9])")
@@ -50,7 +51,7 @@ def names_in(layer: str, metadata: str = "") -> list[str]:
     return [name for name in dict.fromkeys(found) if name]
 
 
-def part_of_names(names: Iterable[str], macs: Mapping[str, int] = {}) -> str:
+def part_of_names(names: Iterable[str], macs: Mapping[str, int]) -> str:
     """The part that most multiply-adds of the nodes `names` are of, else the most names, else "".
 
     Args:
@@ -63,3 +64,15 @@ def part_of_names(names: Iterable[str], macs: Mapping[str, int] = {}) -> str:
             work[part] += macs.get(name, 0)
             count[part] += 1
     return max(count, key=lambda part: (work[part], count[part]), default="")
+
+
+def by_part(profile: LayerProfile) -> dict[str, float]:
+    """Milliseconds of each part that has layers, in the order of `all_parts`."""
+    return {part: sum(layer.ms for layer in profile.layers if layer.part == part) for part in all_parts([profile])}
+
+
+def all_parts(profiles: Sequence[LayerProfile]) -> list[str]:
+    """The parts that have layers, in the order of computation."""
+    seen = dict.fromkeys(layer.part for profile in profiles for layer in profile.layers)
+    order = {part: k for k, part in enumerate(PARTS)}
+    return sorted(seen, key=lambda part: order.get(part.partition(".")[0], len(order)))

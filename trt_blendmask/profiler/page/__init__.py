@@ -7,18 +7,20 @@ from html import escape
 from importlib.resources import files
 
 from trt_blendmask.html_page import page, sized
+from trt_blendmask.layout import counted
 from trt_blendmask.profiler.diff import Diff
+from trt_blendmask.profiler.layers.parts import all_parts
 from trt_blendmask.profiler.page.changes import body_of
 from trt_blendmask.profiler.page.conditions import conditions_svgs
 from trt_blendmask.profiler.page.drawing import legend
 from trt_blendmask.profiler.page.latency import latency_svg
 from trt_blendmask.profiler.page.layers import MOST, layers_table
-from trt_blendmask.profiler.page.parts import Profiles, all_parts, inside_network, parts_svg, parts_table, stacked_svg
+from trt_blendmask.profiler.page.parts import Profiles, inside_network, parts_svg, parts_table, stacked_svg
 from trt_blendmask.profiler.page.roofline import roofline_svg
 from trt_blendmask.profiler.page.tables import environment_list, models_table
 from trt_blendmask.profiler.page.waterfall import stages_table, waterfall_svg
-from trt_blendmask.profiler.page.words import MAIN, METRICS, bound, ms_text, rank_text, summary, untimed
 from trt_blendmask.profiler.report import PipelineProfile, ProfileReport
+from trt_blendmask.profiler.words import MAIN, METRICS, bound, ms_text, rank_text, summary, untimed
 
 
 def page_of(report: ProfileReport) -> str:
@@ -114,7 +116,7 @@ def _rooflines(known: Profiles) -> str:
 
 
 def _pipeline(profile: PipelineProfile, report: ProfileReport) -> list[str]:
-    rate = f"{profile.model} on {profile.source}: {profile.frames} frames in {profile.seconds:.1f} s"
+    rate = f"{profile.model} on {profile.source}: {counted(profile.frames, 'frame')} in {profile.seconds:.1f} s"
     rate += f", {profile.fps:.1f} FPS"
     rate += f", {profile.dropped} dropped for newer ones." if profile.dropped else "."
     body = [f"<h2>Pipeline</h2><p>{escape(rate)} <b>{escape(bound(profile))}</b></p>"]
@@ -128,6 +130,6 @@ def _pipeline(profile: PipelineProfile, report: ProfileReport) -> list[str]:
         ranks = "".join(f"{rank_text(rank)} {ms_text(ms)}, " for rank, ms in ages.percentiles.items() if rank != 50)
         body.append(
             f"<p>Glass to glass: <b>{ms_text(ages.median_ms)} ms</b> (median; {ranks}most "
-            f"{ms_text(ages.max_ms)}), read from a time code in {ages.count} pictures.</p>"
+            f"{ms_text(ages.max_ms)}), read from a time code in {counted(ages.count, 'picture')}.</p>"
         )
     return body

@@ -7,11 +7,11 @@ from functools import partial
 from html import escape
 
 from trt_blendmask.html_page import html_table, sized, svg, text, ticks
-from trt_blendmask.profiler.diff import Diff, ModelDiff, verdict
+from trt_blendmask.profiler.diff import Diff, ModelDiff
 from trt_blendmask.profiler.diff_layers import LayerChange, PartChange
 from trt_blendmask.profiler.page.drawing import part_colour, tick_texts
 from trt_blendmask.profiler.page.layers import searched
-from trt_blendmask.profiler.page.words import cut, ms_text
+from trt_blendmask.profiler.words import cut, ms_text
 
 _ROW, _TALL = 34, 11
 _MOST = 500  # layers of a model
@@ -19,7 +19,7 @@ _MOST = 500  # layers of a model
 
 def body_of(found: Diff) -> str:
     """Verdicts first, then each model by part and by layer, then the machines."""
-    body = [f'<p class="lead">{escape(verdict(model))}.</p>' for model in found.models]
+    body = [f'<p class="lead">{escape(model.sentence())}.</p>' for model in found.models]
     body.append(f"<dl><dt>Before</dt><dd>{escape(found.one)}</dd><dt>After</dt><dd>{escape(found.other)}</dd></dl>")
     if found.missing:
         body.append(_notes("Mind", [f"{words}." for words in found.missing]))

@@ -9,7 +9,7 @@ from trt_blendmask.profiler.page.drawing import SERIES, between, tick_texts
 from trt_blendmask.profiler.report import Readings
 
 _W, _H = 350, 170  # and what the names take
-_UNITS = {"MHz": "Clocks, MHz", "C": "Temperatures, °C", "W": "Power, W", "%": "Load, %"}
+_UNITS = {"MHz": "Clocks, MHz", "C": "Temperatures, °C", "W": "Power, W"}
 _MOST_POINTS = 400
 Series = Mapping[str, list[float | None]]
 

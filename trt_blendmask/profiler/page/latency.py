@@ -8,8 +8,8 @@ import numpy as np
 
 from trt_blendmask.html_page import svg, text
 from trt_blendmask.profiler.page.drawing import SERIES, between, shortened, tick_texts
-from trt_blendmask.profiler.page.words import ms_text, rank_text
 from trt_blendmask.profiler.report import ModelProfile
+from trt_blendmask.profiler.words import ms_text, rank_text
 
 _ROW, _TALL, _BARS = 84, 44, 90  # of one model: height, height of its bars, bars of the whole axis
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from trt_blendmask.profiler.page.words import cut, ms_text
 from trt_blendmask.profiler.report import Layer, LayerProfile
+from trt_blendmask.profiler.words import cut, ms_text
 
 MOST = 1800  # rows of all tables of a page, which is to stay small enough for a mail
 ON_PAPER = 25  # as the style has it

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
 from trt_blendmask.html_page import html_table, svg, text, ticks
+from trt_blendmask.profiler.layers.parts import all_parts, by_part
 from trt_blendmask.profiler.page.drawing import part_colour, shortened, tick_texts
-from trt_blendmask.profiler.page.words import ms_text
 from trt_blendmask.profiler.report import LayerProfile, ModelProfile
-from trt_blendmask.surgery.macs import PARTS
+from trt_blendmask.profiler.words import ms_text
 
 Profiles = Sequence[tuple[str, LayerProfile]]  # labels of models with what is known of their layers
 _ROW, _TALL = 52, 26
-
-
-def by_part(profile: LayerProfile) -> dict[str, float]:
-    """Milliseconds of each part that has layers, in the order of `all_parts`."""
-    found: Counter[str] = Counter()
-    for layer in profile.layers:
-        found[layer.part] += layer.ms  # type: ignore[assignment]  # a Counter adds floats, too
-    return {part: found[part] for part in all_parts([profile])}
-
-
-def all_parts(profiles: Sequence[LayerProfile]) -> list[str]:
-    """The parts that have layers, in the order of computation."""
-    seen = dict.fromkeys(layer.part for profile in profiles for layer in profile.layers)
-    order = {part: k for k, part in enumerate(PARTS)}
-    return sorted(seen, key=lambda part: order.get(part.partition(".")[0], len(order)))
 
 
 def parts_svg(profiles: Profiles, width: int) -> str:

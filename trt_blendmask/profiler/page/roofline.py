@@ -7,8 +7,8 @@ from html import escape
 
 from trt_blendmask.html_page import NARROW, svg, text
 from trt_blendmask.profiler.page.drawing import part_colour, powers, shortened
-from trt_blendmask.profiler.page.words import cut
 from trt_blendmask.profiler.report import LayerProfile, Roof
+from trt_blendmask.profiler.words import cut
 
 _NAMED, _DOTS = 4, 400  # of the slowest layers
 

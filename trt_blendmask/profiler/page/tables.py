@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from trt_blendmask.profiler.page.words import MAIN, METRICS, ms_text, pair, rank_text
+from trt_blendmask.profiler.page.drawing import SERIES
 from trt_blendmask.profiler.report import Environment, ModelProfile, ProfileReport, Span
+from trt_blendmask.profiler.words import MAIN, METRICS, ms_text, pair, rank_text
 
 Rows = list[tuple[str, list[str]]]  # what, and a cell for each model
 
@@ -14,7 +15,9 @@ Rows = list[tuple[str, list[str]]]  # what, and a cell for each model
 def models_table(report: ProfileReport) -> str:
     """A column for each model; groups of rows: what it is, each kind of time, throughput, agreement, conditions."""
     models = report.models
-    heads = "".join(f'<th><i class="chip s{k % 6}"></i>{escape(model.label)}</th>' for k, model in enumerate(models))
+    heads = "".join(
+        f'<th><i class="chip s{k % SERIES}"></i>{escape(model.label)}</th>' for k, model in enumerate(models)
+    )
     groups = [("", _facts(models))]
     times = [(f"{METRICS[key]}, ms", _times(report, key)) for key in METRICS]
     groups += [group for group in times if group[1]][:1]
@@ -93,7 +96,7 @@ def _group(title: str, rows: Rows, columns: int) -> str:
 def _facts(models: Sequence[ModelProfile]) -> Rows:
     return [
         ("precision", [model.precision for model in models]),
-        ("input, pixels", [f"{w} x {h}" if h and w else "" for h, w in (model.input_hw for model in models)]),
+        ("input, H x W pixels", [f"{h} x {w}" if h and w else "" for h, w in (model.input_hw for model in models)]),
         ("multiply-adds, G", [f"{model.macs / 1e9:.2f}" if model.macs else "" for model in models]),
         ("file, MB", [f"{model.file_bytes / 1e6:.1f}" if model.file_bytes else "" for model in models]),
         ("not timed", [model.error for model in models]),

@@ -6,8 +6,8 @@ from html import escape
 
 from trt_blendmask.html_page import html_table, svg, text, ticks
 from trt_blendmask.profiler.page.drawing import SERIES, tick_texts
-from trt_blendmask.profiler.page.words import busy, ms_text, rank_text
 from trt_blendmask.profiler.report import PipelineProfile, Stage
+from trt_blendmask.profiler.words import busy, ms_text, rank_text
 
 _LANE, _BAR, _GAP = 20, 16, 7
 

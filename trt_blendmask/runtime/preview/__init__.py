@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,11 +62,8 @@ class Preview:
             dropped: how many frames of the source of that number made place for newer ones. how: runs the network.
             can_record: whether there is an overlay video to switch on and off, and it works.
         """
-        seen: Counter[str] = Counter()
         for number, (source, state) in enumerate(zip(sources, self.states, strict=True)):
-            seen[source.name] += 1
-            suffix = f" ({seen[source.name]})" if seen[source.name] > 1 else ""
-            state.watch(source, suffix, partial(dropped, number))
+            state.watch(source, partial(dropped, number))
         self._about.how, self._about.can_record = how, can_record
         self._server.site.poke()
 

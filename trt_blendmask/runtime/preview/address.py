@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 from dataclasses import dataclass, field
 
 from trt_blendmask.errors import UsageError
 from trt_blendmask.redact import HIDDEN
+from trt_blendmask.runtime.environment import looked_up
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 LEAST_TOKEN = 8
@@ -35,7 +35,7 @@ class Serving:
             token: itself, or env:NAME: the environment variable that holds it, which `ps` does not show.
 
         Raises:
-            UsageError: neither, or a host that others reach without a token.
+            UsageError: neither, or a host that others reach without a token. InputMissingError: no such variable.
         """
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
@@ -43,7 +43,7 @@ class Serving:
         if not is_port or any(c.isspace() or c == "@" for c in host):
             shown = HIDDEN if "@" in text else text
             raise UsageError(f"Expected [HOST:]PORT for the preview page, as 8080 or 0.0.0.0:8080, got '{shown}'.")
-        token = _looked_up(token)
+        token = _checked(looked_up(token, "the token"))
         serving = Serving(host or (EVERYWHERE if token else LOOPBACK), int(port), token)
         if not token and not serving.is_local:
             raise UsageError(
@@ -82,14 +82,7 @@ class Serving:
         return True
 
 
-def _looked_up(token: str) -> str:
-    if token.startswith("env:"):
-        name = token.removeprefix("env:")
-        token = os.environ.get(name, "")
-        if not token:
-            raise UsageError(
-                f"Expected the token in the environment variable {name}, but it is not set: export {name}=..."
-            )
+def _checked(token: str) -> str:
     if token and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         raise UsageError(f"Expected a token of {LEAST_TOKEN} or more letters and digits, got one of {len(token)}.")
     return token

@@ -31,11 +31,11 @@ class Pictures:
     """The newest JPEG for any number of clients. All but `news` belongs to the server's loop.
 
     Attributes:
-        watchers: how many clients are served now. encoded: how many pictures were made so far.
+        watchers: how many clients are served now.
     """
 
     def __init__(self, state: PreviewState) -> None:
-        self.watchers = self.encoded = self._waiting = 0
+        self.watchers = self._waiting = 0
         self._state, self._loop = state, asyncio.get_running_loop()
         self._news, self._ready = asyncio.Event(), asyncio.Event()
         self._newest = (0, b"")
@@ -76,7 +76,6 @@ class Pictures:
                 continue
             pause = asyncio.create_task(asyncio.sleep(LEAST_PAUSE_S))
             self._newest = number, await asyncio.to_thread(encode, result, WIDEST, QUALITY)
-            self.encoded += 1
             ready, self._ready = self._ready, asyncio.Event()
             ready.set()
             await pause

@@ -38,9 +38,10 @@ class Server:
     def __init__(
         self, serving: Serving, states: Sequence[PreviewState], controls: Controls, events: Events, about: About
     ) -> None:
-        """
+        """Begin to serve.
+
         Raises:
-            OutputError: the address is taken, or not of this machine.
+            OutputError: the address is taken, or not of this machine, or the process has no file descriptor left.
         """
         self._socket = _listen(serving)
         self.port: int = self._socket.getsockname()[1]
@@ -48,18 +49,30 @@ class Server:
         self._guard = Guard(serving)
         self._parts = states, controls, events, about
         self._ready = threading.Event()
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait()
+        if self._error is not None:
+            self._socket.close()
+            raise _failed(serving, self._error)
 
     def close(self) -> None:
         """End all connections; returns within two seconds."""
         with suppress(RuntimeError):  # it has ended by itself
             self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(_CLOSE_S)
+        self.site.unsubscribe()
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._ready.is_set():
+                raise
+            self._error = error
+        finally:
+            self._ready.set()
 
     async def _serve(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
@@ -126,8 +139,12 @@ def _listen(serving: Serving) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        reason = error.strerror or first_line(error)
-        raise OutputError(
-            f"Expected to serve the preview on {serving.host}:{serving.port}, but {reason}: try another port, --serve 0"
-        ) from error
+        raise _failed(serving, error) from error
     return listener
+
+
+def _failed(serving: Serving, error: Exception) -> OutputError:
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return OutputError(
+        f"Expected to serve the preview on {serving.host}:{serving.port}, but {reason}: try another port, --serve 0"
+    )

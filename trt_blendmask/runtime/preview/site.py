@@ -30,7 +30,7 @@ _PAGE = Path(__file__).with_name("page")
 _PAGE_TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _TICK_S, _BOARD_S, _BODY_S = 1.0, 2.0, 5.0
 _TOLD = 20  # past events that a new page gets
-_BOUNDARY = b"frame"
+_BOUNDARY = "frame"
 _WELL = ("PAUSED", "LIVE", "ENDED")
 _WORST_FIRST = ("NO SIGNAL", "STALLED", "STARTING", *_WELL)
 
@@ -45,7 +45,11 @@ class About:
 
 
 class Site:
-    """The routes. Belongs to the server's loop but for `poke`."""
+    """The routes. Belongs to the server's loop but for `poke`.
+
+    Attributes:
+        pictures: of each source. unsubscribe: ends listening to the events.
+    """
 
     def __init__(self, states: Sequence[PreviewState], controls: Controls, events: Events, about: About) -> None:
         self._states, self._controls, self._events, self._about = states, controls, events, about
@@ -53,7 +57,7 @@ class Site:
         self._loop = asyncio.get_running_loop()
         self._poked, self._listeners = asyncio.Event(), 0
         self._board, self._board_s = Board(), -_BOARD_S
-        events.subscribe(lambda _: self.poke())
+        self.unsubscribe = events.subscribe(lambda _: self.poke())
 
     def routes(self) -> list[web.RouteDef]:
         page = [web.get(f"/{name}", self._file) for name in _PAGE_TYPES]
@@ -102,16 +106,17 @@ class Site:
         pictures = self.pictures[self._number(request)]
         if self._watchers >= MOST_WATCHERS:
             return refuse(503, f"{MOST_WATCHERS} others are watching: close one of them.")
-        response = web.StreamResponse(headers={"Content-Type": "multipart/x-mixed-replace; boundary=frame"})
+        response = web.StreamResponse(headers={"Content-Type": f"multipart/x-mixed-replace; boundary={_BOUNDARY}"})
+        boundary = f"--{_BOUNDARY}\r\n".encode()
         with pictures.watching(), suppress(ConnectionError):
             await self._begin(request, response)
-            await response.write(b"--" + _BOUNDARY + b"\r\n")
+            await response.write(boundary)
             number = 0
             while True:
                 number, jpeg = await pictures.after(number)
                 head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
                 # With the next boundary at once: browsers show a part when they see its end.
-                await response.write(head + jpeg + b"\r\n--" + _BOUNDARY + b"\r\n")
+                await response.write(head + jpeg + b"\r\n" + boundary)
         return response
 
     async def _listen(self, request: web.Request) -> web.StreamResponse:
@@ -124,11 +129,11 @@ class Site:
             with suppress(ConnectionError):
                 await self._begin(request, response)
                 past = self._events.history()
-                told = past[-_TOLD - 1].monotonic_s if len(past) > _TOLD else 0.0
+                told = past[-_TOLD - 1].number if len(past) > _TOLD else 0
                 while True:
                     poked = self._poked
-                    new = [event for event in self._events.history() if event.monotonic_s > told]
-                    told = new[-1].monotonic_s if new else told
+                    new = [event for event in self._events.history() if event.number > told]
+                    told = new[-1].number if new else told
                     text = "".join(_sse("event", _plain(event)) for event in new)
                     await response.write((text + _sse("state", await self._all())).encode())
                     with suppress(asyncio.TimeoutError):

@@ -17,7 +17,7 @@ from trt_blendmask.runtime.sources import Source, SourceState
 
 HISTORY_S = 300  # seconds that are remembered: what detections per class are counted over
 PLOT_S = 120  # of latency
-FPS_S = 5
+FPS_S, _LEAST_S = 5, 0.2  # over which frames per second are counted, at most and at least
 _MOST_PER_SECOND = 1000  # latencies kept of one second
 BUCKETS_MS = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0)  # of the histogram in /metrics
 STARTING = SourceState("STARTING", 0.0)
@@ -58,18 +58,16 @@ class PreviewState:
         self._seconds: deque[Second] = deque(maxlen=HISTORY_S)
         self._totals = Totals()
         self._source: Source | None = None
-        self._suffix = ""
         self._dropped: Callable[[], int] = lambda: 0
         self._began_s = self._shown_s = 0.0  # the first and the newest result
 
-    def watch(self, source: Source, suffix: str, dropped: Callable[[], int]) -> None:
+    def watch(self, source: Source, dropped: Callable[[], int]) -> None:
         """From now on the state of the source is that of `source`, also while no frames come.
 
         Args:
-            suffix: of its name, where others have the same. dropped: how many frames made place for newer ones.
+            dropped: how many frames made place for newer ones.
         """
-        self._suffix, self._dropped = suffix, dropped
-        self._source = source
+        self._dropped, self._source = dropped, source
 
     def show(self, result: FrameResult) -> None:
         """Take the newest result."""
@@ -114,8 +112,7 @@ class PreviewState:
         source = self._source
         if source is None:
             return {"name": "", "dropped": 0, "corrupt": 0, "live": False}
-        name = source.name + self._suffix
-        return {"name": name, "dropped": self._dropped(), "corrupt": source.corrupt, "live": source.live}
+        return {"name": source.name, "dropped": self._dropped(), "corrupt": source.corrupt, "live": source.live}
 
     def totals(self) -> Totals:
         with self._lock:
@@ -131,7 +128,8 @@ class PreviewState:
                 seconds[-1] = seconds[-1].copy()
             number, latest = self._number, self._latest
         latencies = sorted(ms for s in seconds if s.number > now - 60 for ms in s.latencies_ms)
-        recent = [s for s in seconds if int(now) - FPS_S <= s.number < int(now)]
+        since = int(now) - FPS_S
+        recent = [s for s in seconds if s.number >= since]
         recent_frames = sum(s.frames for s in recent)
         stages: Counter[str] = sum((s.stage_ms for s in recent), Counter())
         classes: Counter[str] = sum((s.classes for s in seconds), Counter())
@@ -141,7 +139,6 @@ class PreviewState:
             if s.number > now - PLOT_S
         ]
         state = self.source()
-        age_s = min(FPS_S, max(1, int(now) - int(self._began_s)))
         return self.source_numbers() | {
             "kind": state.kind,
             "since_wall_s": state.since_wall_s,
@@ -149,7 +146,7 @@ class PreviewState:
             "reconnects": state.reconnects,
             "frames": number,
             "frame_wh": list(latest.frame.frame_wh) if latest else None,
-            "fps": round(recent_frames / age_s, 2),
+            "fps": round(recent_frames / max(_LEAST_S, now - max(self._began_s, since)), 2),
             "latency_ms": {"p50": _percentile(latencies, 0.5), "p99": _percentile(latencies, 0.99), "plot": plot},
             "stage_ms": {stage: round(ms / max(1, recent_frames), 3) for stage, ms in stages.items()},
             "detections": len(latest.detections) if latest else 0,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from trt_blendmask.errors import UsageError
@@ -23,7 +24,7 @@ from trt_blendmask.runtime.recording.switched import Switched
 from trt_blendmask.runtime.recording.video import check_video_name
 from trt_blendmask.runtime.sinks import OfOneSource, Sink, Sinks
 from trt_blendmask.runtime.sources import Source
-from trt_blendmask.runtime.sources.grammar import is_pattern
+from trt_blendmask.runtime.sources.grammar import fitting, is_pattern, parse
 from trt_blendmask.runtime.window import Window
 
 ON_FULL = ("stop-output", "exit")
@@ -57,21 +58,21 @@ class Recording:
     show: bool = False
 
     def __post_init__(self) -> None:
-        for value, allowed, what in (
-            (self.json_masks, MASKS, "Masks in JSON lines"),
-            (self.picture_format, FORMATS, "Pictures of frames"),
-            (self.on_full, ON_FULL, "What happens when a disk is full"),
+        for value, allowed, option in (
+            (self.json_masks, MASKS, "--json-masks"),
+            (self.picture_format, FORMATS, "--frames-format"),
+            (self.on_full, ON_FULL, "--on-full"),
         ):
             if value not in allowed:
-                raise UsageError(f"{what} must be one of {', '.join(allowed)}, got '{value}'.")
+                raise UsageError(f"Expected {option} {' or '.join(allowed)}, got '{value}': {option} {allowed[0]}")
         if self.save is not None:
             check_video_name(self.save)
         if self.segment_s is not None and self.save is None:
-            raise UsageError("Segments are of a video: add --save F.mp4.")
+            raise UsageError("Expected a video for segments, got none: add --save F.mp4")
         if self.keep_bytes is not None and self.segment_s is None:
-            raise UsageError("Only segments can be deleted to make room: add --segment 10m.")
+            raise UsageError("Expected segments, the oldest to be deleted to make room, got none: add --segment 10m")
 
-    def check(self, model: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+    def check(self, models: Iterable[str | os.PathLike[str]], source: str | os.PathLike[str]) -> None:
         """Refuse, before any work, to write over an input or two outputs into one file, to delete the source to make
         room, and an address in the place of a file.
 
@@ -79,7 +80,7 @@ class Recording:
             UsageError: that would happen.
         """
         named = [self.save, None if self.json == STANDARD_OUTPUT else self.json, self.frames]
-        outputs, inputs = [path for path in named if path is not None], [model, source]
+        outputs, inputs = [path for path in named if path is not None], [*models, source]
         for path in outputs:
             if address := re.match(_ADDRESS, str(path)):
                 raise UsageError(
@@ -87,7 +88,7 @@ class Recording:
                     "broker is named with --mqtt, a camera as SOURCE."
                 )
         if _may_be_ours(os.fspath(source), self.picture_format):
-            inputs.append(Path(source).parent)
+            inputs += [folder for folder in fitting(os.fspath(Path(source).parent)) if folder.is_dir()]
         check_outputs(outputs, inputs)
         if self.save is not None and self.keep_bytes is not None:
             with suppress(OSError):  # there is no such folder yet, or it may not be read
@@ -122,7 +123,11 @@ class Recording:
         parts = list(enumerate(zip(self.parts(len(sources)), sources, strict=True)))
         sinks: list[Sink] = [
             OfOneSource(
-                Switched(Recorder(part.save, source.fps, events, self.segment_s, self.keep_bytes), controls, events),
+                Switched(
+                    Recorder(part.save, partial(getattr, source, "fps"), events, self.segment_s, self.keep_bytes),
+                    controls,
+                    events,
+                ),
                 number,
             )
             for number, (part, source) in parts
@@ -138,11 +143,13 @@ class Recording:
         if self.show:
             sinks.append(Window(controls, events))
         if self.mqtt is not None:
-            sinks.append(Mqtt(self.mqtt, self.json_masks, events, waits=not any(source.live for source in sources)))
+            sinks.append(Mqtt(self.mqtt, self.json_masks, events, lambda: not any(source.live for source in sources)))
         return Sinks([*sinks, *more], events, self.on_full == "exit")
 
 
 def _may_be_ours(source: str, picture_format: str) -> bool:
     """Whether the pictures of this source may have the names that ours get."""
     suffix = Path(source).suffix.lower()
+    if parse(source).kind != "pictures":  # an address may have a question mark, too
+        return False
     return suffix == f".{picture_format}" or (is_pattern(source) and not suffix[1:].isalnum())

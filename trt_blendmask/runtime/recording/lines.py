@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trt_blendmask.coco import to_coco
 from trt_blendmask.errors import OutputError
 from trt_blendmask.paste import visible
@@ -62,7 +64,6 @@ class JsonLines:
 def line_of(result: FrameResult, masks: str = "rle") -> dict[str, Any]:
     """The content of one line, plain JSON values; `masks` is one of `MASKS`."""
     frame = result.frame
-    detections = result.detections.keep(visible(result.detections))
     line: dict[str, Any] = {"frame": frame.index, "time_s": round(frame.time_s, 6)}
     if frame.name:
         line["file_name"] = frame.name
@@ -73,10 +74,10 @@ def line_of(result: FrameResult, masks: str = "rle") -> dict[str, Any]:
         "frame_wh": list(frame.frame_wh),
         "stage_ms": {stage: round(ms, 3) for stage, ms in result.stage_ms.items()},
     }
-    objects = to_coco(detections, result.paste, with_masks=masks == "rle")
+    objects = to_coco(result.detections, result.paste, with_masks=masks == "rle")
     if masks == "polygons":
-        for found, outline in zip(objects, polygons(detections, result.paste), strict=True):
-            found["segmentation"] = outline
+        for found, rank in zip(objects, np.flatnonzero(visible(result.detections)), strict=True):
+            found["segmentation"] = polygons(result.outlined[rank], frame.frame_wh)
     return line | {"detections": objects}
 
 

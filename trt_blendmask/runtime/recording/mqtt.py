@@ -10,11 +10,13 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trt_blendmask.errors import OutputError, SourceUnavailableError
+from trt_blendmask.layout import counted
 from trt_blendmask.runtime.events import Event, Events
 from trt_blendmask.runtime.recording.broker import Broker
 from trt_blendmask.runtime.recording.lines import line_of
@@ -45,8 +47,9 @@ class Mqtt:
 
     draws = False
 
-    def __init__(self, broker: Broker, masks: str, events: Events, waits: bool) -> None:
-        """`masks`: as in the JSON lines. `waits`: whether a full line holds up the run, as for a file, or costs frames.
+    def __init__(self, broker: Broker, masks: str, events: Events, waits: Callable[[], bool]) -> None:
+        """`masks`: as in the JSON lines. `waits`: whether a full line holds up the run, as for a file, or costs frames;
+        asked each time, as an address tells with its first frame what it is.
 
         Raises:
             SourceUnavailableError: the library paho-mqtt is not installed.
@@ -67,7 +70,7 @@ class Mqtt:
 
     def check(self) -> None:
         """Look for the broker; one that is away may come."""
-        self._events.subscribe(self._pass_on)
+        self._unsubscribe = self._events.subscribe(self._pass_on)
         self._thread.start()
         self._tried.wait(_FIRST_TRY_S)
 
@@ -85,6 +88,7 @@ class Mqtt:
         Raises:
             OutputError: not one frame could be sent.
         """
+        self._unsubscribe()
         with self._greeting:
             self._closing.set()
         if self._connected.is_set():
@@ -118,7 +122,7 @@ class Mqtt:
             self._forget_what_is_out()
             if len(self._under_way) < MOST_UNDER_WAY:
                 return True
-            if not self._waits:
+            if not self._waits():
                 break
             time.sleep(0.01)
         return False
@@ -133,9 +137,8 @@ class Mqtt:
             self._under_way.popleft()
 
     def _pass_on(self, event: Event) -> None:
-        if not self._closing.is_set():
-            text = json.dumps(asdict(event), ensure_ascii=False)
-            self._client.publish(f"{self._broker.topic}/events", text.encode("utf-8", "backslashreplace"), 1)
+        text = json.dumps(asdict(event), ensure_ascii=False)
+        self._client.publish(f"{self._broker.topic}/events", text.encode("utf-8", "backslashreplace"), 1)
 
     def _stay_connected(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -182,7 +185,7 @@ class Mqtt:
             self._connected.set()
         self._told_reason = ""
         missed, self._told_dropped = self.dropped - self._told_dropped, self.dropped
-        text = f"{self.name}: connected" + (f"; {missed} frames were not sent" if missed else "")
+        text = f"{self.name}: connected" + (f"; {counted(missed, 'frame')} not sent" if missed else "")
         self._tried.set()
         self._events.publish("broker_connected", text, {"output": self.name, "frames_missed": missed})
 

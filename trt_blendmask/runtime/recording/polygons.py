@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from trt_blendmask.paste import clip_boxes
-from trt_blendmask.runtime.overlay import contours
-from trt_blendmask.structures import F32, Detections
+from trt_blendmask.structures import F32
 
 _STRAIGHT = 0.25  # pixels a point may be off the line of its neighbours and yet be left out
 
 
-def polygons(detections: Detections, paste: str = "exact") -> list[list[list[float]]]:
-    """The outer contours of each object as COCO has them: [x1, y1, x2, y2, ...] in frame pixels (a whole W x H picture
-    is 0, 0 to W, H), none or several per object, clipped to the frame. Holes are filled: the format has none.
+def polygons(outline: Sequence[F32], frame_wh: tuple[int, int]) -> list[list[float]]:
+    """The outer contours of an object as COCO has them: [x1, y1, x2, y2, ...] in frame pixels (a whole W x H picture
+    is 0, 0 to W, H), none or several, clipped to the frame. Holes are filled: the format has none.
 
-    `paste` as in `trt_blendmask.paste`.
+    `outline`: one of `trt_blendmask.runtime.overlay.outlines`.
     """
-    boxes = detections.xyxy if paste == "exact" else clip_boxes(detections.xyxy, detections.frame_wh)
-    limits = np.array(detections.frame_wh, dtype=np.float32)
-    return [
-        [ring for points in contours(mask, box) if _is_outer(points) and (ring := _ring(np.clip(points, 0, limits)))]
-        for mask, box in zip(detections.masks, boxes, strict=True)
-    ]
+    limits = np.array(frame_wh, dtype=np.float32)
+    rings = (_ring(np.clip(points, 0, limits)) for points in outline if _is_outer(points))
+    return [ring for ring in rings if ring]
 
 
 def _is_outer(points: F32) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,8 +26,15 @@ class Recorder:
     draws = True
 
     def __init__(
-        self, path: Path, fps: float, events: Events, segment_s: float | None = None, keep_bytes: int | None = None
+        self,
+        path: Path,
+        fps: Callable[[], float],
+        events: Events,
+        segment_s: float | None = None,
+        keep_bytes: int | None = None,
     ) -> None:
+        """`fps`: nominal frames per second of the source; asked for with each file, as a camera's comes with its first
+        frame."""
         self.name = str(path)
         self.written: list[Path] = []
         self._path, self._fps, self._events = path, fps, events
@@ -46,7 +54,7 @@ class Recorder:
             self.close()
             self._wh, self._began_s = frame.frame_wh, frame.time_s
             path = self._next_path(frame.wall_s or time.time())
-            self._video = VideoFile(path, self._fps, self._wh)
+            self._video = VideoFile(path, self._fps(), self._wh, frame.pixel_aspect)
             self.written.append(path)
             self._pruned_s = 0.0
         self._video.write(result.picture, frame.time_s - self._began_s)

@@ -79,8 +79,8 @@ def choose_encoder() -> Encoder:
             continue
         return encoder
     raise OutputError(
-        f"This FFmpeg has none of the video encoders {', '.join(e.name for e in ENCODERS)}: "
-        "install PyAV's wheel (pip install av), or leave out --save."
+        f"Expected one of the video encoders {', '.join(e.name for e in ENCODERS)} in this FFmpeg, got none: install "
+        "PyAV's wheel (pip install av), or leave out --save."
     )
 
 
@@ -101,8 +101,16 @@ class VideoFile:
     resampling would blur.
     """
 
-    def __init__(self, path: Path, fps: float, frame_wh: tuple[int, int], encoder: Encoder | None = None) -> None:
-        """Create or empty `path` for frames of that width and height in pixels, nominally `fps` a second.
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        frame_wh: tuple[int, int],
+        pixel_aspect: Fraction = Fraction(1),
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Create or empty `path` for frames of that width and height in pixels, nominally `fps` a second, each pixel to
+        be shown `pixel_aspect` times as wide as high.
 
         Raises:
             OutputError: the file cannot be written, or not with frames of that size, or there is no encoder.
@@ -125,6 +133,7 @@ class VideoFile:
         try:
             self._container = av.open(self._file, "w", *_container_options(path))
             self._video = self._add_video(fps, (width + width % 2, height + height % 2))
+            self._video.codec_context.sample_aspect_ratio = pixel_aspect
         except (av.FFmpegError, ValueError) as error:
             self._file.close()
             raise self._failed(error) from error

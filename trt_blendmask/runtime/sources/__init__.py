@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Collection
 from dataclasses import replace
+from itertools import chain, count
 
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources import camera, network
@@ -22,12 +24,15 @@ __all__ = ["LiveOptions", "Source", "SourceState", "open_source"]
 _LATER_S = 0.5  # FFmpeg's own limit for a read comes so much after ours, which has the better name for it
 
 
-def open_source(text: str, options: LiveOptions | None = None, events: Events | None = None) -> Source:
+def open_source(
+    text: str, options: LiveOptions | None = None, events: Events | None = None, taken: Collection[str] = ()
+) -> Source:
     """Open what the user named; a camera or address is opened in the background, and waited for while iterating.
 
     Args:
         text: as `trt_blendmask.runtime.sources.grammar.TAKES` says.
         options: for sources that may break. events: told what happens to the source.
+        taken: names of other sources; one of these gets a number behind it, as in "rtsp://host/.../main (2)".
 
     Raises:
         InputMissingError: no such file or folder, or a folder that is not readable or without pictures.
@@ -36,12 +41,14 @@ def open_source(text: str, options: LiveOptions | None = None, events: Events | 
         SourceUnavailableError: something it needs is not there.
     """
     address, options, events = parse(text), options or LiveOptions(), events or Events()
+    others = (f"{address.name} ({number})" for number in count(2))
+    address = replace(address, name=next(name for name in chain([address.name], others) if name not in taken))
     if address.kind == "video":
-        return VideoSource(address.target, events)
+        return VideoSource(address, events)
     if address.kind == "pictures":
-        return PictureSource(address.target)
+        return PictureSource(address, events)
     if address.kind == "stdin":
-        return LiveSource("-", connect_stdin, replace(options, open_s=math.inf), events, live=False)
+        return LiveSource(address.name, connect_stdin, replace(options, open_s=math.inf), events, live=False)
     if address.kind == "synthetic":
         belt = Belt(address)
         if not belt.live:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,12 @@ class V4l2:
             self._options["input_format"] = _FORMATS[given["format"].lower()]
 
     def connect(self, open_s: float, read_s: float, left: threading.Event) -> Connection:
-        container = av.open(str(self._device), format="v4l2", options=self._options, timeout=(open_s, read_s))
+        try:
+            container = av.open(str(self._device), format="v4l2", options=self._options, timeout=(open_s, read_s))
+        except ValueError as error:
+            if getattr(error, "errno", None) != errno.EINVAL:
+                raise
+            raise LostError(Loss("format", "the device does not offer this size, rate or format")) from error
         self._device = lasting_name(self._device)
         return Decoded(container, False, left)
 
@@ -62,11 +69,11 @@ def csi_pipeline(address: SourceAddress) -> str:
         UsageError: options out of range.
     """
     width, height = size_wh(address.options) or (1920, 1080)
-    fps = number(address.options, "fps", 30, 0, 1000)
+    rate = Fraction(number(address.options, "fps", 30, 0.001, 1000)).limit_denominator(1001)
     flip = int(number(address.options, "flip", 0, -1, 7))
     return (
         f"nvarguscamerasrc sensor-id={address.target} ! "
-        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={round(fps)}/1 ! "
+        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={rate.numerator}/{rate.denominator} ! "
         f"nvvidconv flip-method={flip} ! video/x-raw,format=BGRx ! {_TO_BGR}"
     )
 

@@ -49,18 +49,26 @@ Connect = Callable[[threading.Event], Connection]
 class Decoded:
     """A connection to what FFmpeg has opened."""
 
-    def __init__(self, container: Any, recorded: bool, left: threading.Event) -> None:
-        """Raises LookupError: no video in it."""
+    def __init__(
+        self, container: Any, recorded: bool, left: threading.Event, came: Callable[[], int] | None = None
+    ) -> None:
+        """`came`: how many bytes have come through a pipe.
+
+        Raises:
+            LookupError: no video in it.
+        """
         self._container = container
         try:
-            self._decoder = Decoder(container, not recorded, left)
+            self._decoder = Decoder(container, not recorded, left, came)
         except LookupError:
             container.close()
             raise
         self.ends = self.lossless = recorded
         self.fps = self._decoder.fps
-        self.read = self._decoder.read
         self.close = container.close
+
+    def read(self) -> Shot | None:
+        return self._decoder.read()
 
     @property
     def damaged(self) -> int:

@@ -6,8 +6,10 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -20,13 +22,21 @@ from trt_blendmask.runtime.sources.reasons import CUT_SHORT, Loss, LostError, lo
 from trt_blendmask.structures import U8
 
 # Only formats that hold the pictures themselves: a playlist could make us open other files or addresses.
-FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mjpeg,h264,hevc,m4v,ivf,obu,gif,mpjpeg,yuv4mpegpipe,wtv,mxf"
-_CLOCKLESS = ("mjpeg", "mpjpeg", "h264", "hevc", "m4v", "obu")  # FFmpeg makes their times up, 25 a second
+FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mjpeg,jpeg_pipe,h264,hevc,m4v,ivf,obu,gif,mpjpeg,yuv4mpegpipe,wtv,mxf"
+)
+_CLOCKLESS = ("mjpeg", "mpjpeg", "jpeg_pipe", "h264", "hevc", "m4v", "obu")  # FFmpeg makes their times up, 25 a second
 # A converter of its own for each frame, as `to_ndarray` makes one, starts a thread per core for each frame (PyAV 17).
 _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 _PATIENCE = 16  # errors in a row before all hope is lost
+_TURNS = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)  # by one, two, three quarters
 _DAMAGE = (av.InvalidDataError, av.ExternalError, av.BugError, av.PatchWelcomeError, ValueError)
-_LACK_S, _LACK_FRAMES = 1.0, 3  # so much, both, may be missing at the end of a recording: who wrote it may have rounded
+_JPEG_END, _TRAILER = b"\xff\xd9", 1024  # bytes; what some cameras put behind a picture, zeros apart, is shorter
+_LACK_S, _LACK_FRAMES = 1.0, 3  # tolerated shortfall at the end of a recording: the longer of the two
+_NOT_ONE = (
+    "it breaks off before its first frame, as an MP4 with its index at its end does in a pipe or from a server "
+    "that sends no parts"
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +44,14 @@ class Shot:
     """A decoded picture, uint8 [H, W, 3] BGR.
 
     `pts_s` is its presentation time in seconds from an arbitrary start, None where the format has no clock;
-    `captured_s` is `time.monotonic` at the arrival of its last packet.
+    `captured_s` is `time.monotonic` at the arrival of its last packet; `pixel_aspect` is a pixel's width by its height.
     """
 
     image: U8
     pts_s: float | None
     captured_s: float
     corrupt: bool
+    pixel_aspect: Fraction = Fraction(1)
 
 
 class Decoder:
@@ -48,13 +59,15 @@ class Decoder:
 
     Attributes:
         fps: nominal frames per second, None where the format does not say.
-        damaged: packets so far of which no picture could be made.
+        damaged: packets so far of which no picture could be made, or JPEG that is cut short.
         heard_s: `time.monotonic` when the last packet came.
     """
 
-    def __init__(self, container: Any, live: bool, left: threading.Event) -> None:
+    def __init__(
+        self, container: Any, live: bool, left: threading.Event, came: Callable[[], int] | None = None
+    ) -> None:
         """Give up reading when `left` is set. `live`: decode without delay, and take nothing but damage for a loss; a
-        recording is read past its damage, however long that is.
+        recording is read past its damage, however long that is. `came`: how many bytes have come through a pipe.
 
         Raises:
             LookupError: no video in it.
@@ -69,14 +82,16 @@ class Decoder:
         self.damaged = 0
         self.heard_s = time.monotonic()
         self._clocked = container.format.name not in _CLOCKLESS
+        self._is_jpeg = self._video.codec_context.name == "mjpeg"
         self._reformatter = VideoReformatter()
         self._wh = (0, 0)  # of the pictures now
-        self._turn: int | None = None
+        self._mirrored, self._turn, self._pixel_aspect = False, 0, Fraction(1)
         self._packets = container.demux(self._video)
         self._ready: deque[Any] = deque()
         self._in_a_row = 0
         self._told_s = None if live else _told_s(container, self._video)  # where the end should be, and is so far
         self._came_s = 0.0
+        self._came, self._end_byte = came or (lambda: int(container.size)), 0  # what there is, and is used of it so far
 
     def read(self) -> Shot | None:
         """The next picture, None at the end.
@@ -101,20 +116,22 @@ class Decoder:
 
     def _fill(self) -> bool:
         """Decode one packet; False at the end."""
-        packet = None
+        packet, is_cut = None, False
         try:
             packet = next(self._packets, None)
             self.heard_s = time.monotonic()
             if packet is None:
                 return False
-            if self._told_s is not None:
+            if not self._live:
                 self._note_end(packet)
+            is_cut = self._is_jpeg and _is_cut(packet)
+            self.damaged += is_cut
             self._ready.extend(packet.decode())
             self._in_a_row = 0
         except IndexError:  # how PyAV ends where damage has made up one more track on the way
             return False
         except _DAMAGE:
-            self.damaged += 1
+            self.damaged += not is_cut
             self._in_a_row = self._in_a_row + 1 if packet is None or self._live else 0
             if self._in_a_row > _PATIENCE:
                 raise
@@ -123,8 +140,10 @@ class Decoder:
         return True
 
     def _note_end(self, packet: Any) -> None:
+        if packet.pos is not None:
+            self._end_byte = packet.pos + packet.size
         start = packet.pts if packet.pts is not None else packet.dts
-        if start is not None:
+        if self._told_s is not None and start is not None:
             self._came_s = max(self._came_s, float((start + (packet.duration or 0)) * self._video.time_base))
 
     def _check_whole(self, error: Exception | None = None) -> None:
@@ -133,9 +152,11 @@ class Decoder:
         if self._told_s is not None:
             if self._told_s - self._came_s > max(_LACK_S, _LACK_FRAMES / (self.fps or 25.0)):
                 text = f"it breaks off after {self._came_s:.1f} of {self._told_s:.1f} s"
-                raise LostError(Loss(CUT_SHORT, text)) from error
+                raise LostError(Loss(CUT_SHORT, text if self._end_byte else _NOT_ONE)) from error
         elif error is not None and not isinstance(error, _DAMAGE):
             raise LostError(Loss(CUT_SHORT, f"it breaks off: {loss_of(error).text}")) from error
+        elif self._container.format.name == "yuv4mpegpipe" and 0 < self._end_byte < self._came():
+            raise LostError(Loss(CUT_SHORT, "it breaks off inside a frame"))  # which FFmpeg leaves out without a word
 
     def _shot(self, decoded: Any) -> Shot | None:
         if decoded.width * decoded.height > MAX_PIXELS:
@@ -144,9 +165,15 @@ class Decoder:
         pts_s = float(decoded.time) if self._clocked and decoded.time is not None else None
         converted = self._reformatter.reformat(decoded, format="bgr24", **_ONE_THREAD).to_ndarray()
         if (decoded.width, decoded.height) != self._wh:
-            self._wh, self._turn = (decoded.width, decoded.height), _turn_of(decoded)
-        image = converted if self._turn is None else cv2.rotate(converted, self._turn)
-        return Shot(np.asarray(image, dtype=np.uint8), pts_s, self.heard_s, bool(decoded.is_corrupt))
+            self._wh = (decoded.width, decoded.height)
+            if not self._is_jpeg:  # by its EXIF orientation, which OpenCV and browsers let be
+                self._mirrored, self._turn = _turn_of(decoded)
+            aspect = self._video.sample_aspect_ratio or Fraction(1)
+            self._pixel_aspect = 1 / aspect if self._turn % 2 else aspect
+        image = cv2.flip(converted, 1) if self._mirrored else converted
+        image = cv2.rotate(image, _TURNS[self._turn - 1]) if self._turn else image
+        corrupt = bool(decoded.is_corrupt)
+        return Shot(np.asarray(image, dtype=np.uint8), pts_s, self.heard_s, corrupt, self._pixel_aspect)
 
 
 def _told_s(container: Any, video: Any) -> float | None:
@@ -162,15 +189,26 @@ def _told_s(container: Any, video: Any) -> float | None:
     return None
 
 
-def _turn_of(decoded: Any) -> int | None:
-    """By how many quarters the file asks a player to turn its pictures (FFmpeg's display matrix), as OpenCV says it.
+def _is_cut(packet: Any) -> bool:
+    """Whether a JPEG lacks its end, which FFmpeg makes up without a word."""
+    content = bytes(packet).rstrip(b"\0")
+    return bool(content) and _JPEG_END not in content[-_TRAILER:]
+
+
+def _turn_of(decoded: Any) -> tuple[bool, int]:
+    """Whether the file asks a player to mirror its pictures, left to right, and by how many quarters to turn them
+    clockwise after that (FFmpeg's display matrix).
 
     Not to be asked of each frame: PyAV's side data and their frame refer to each other, so that the memory of frames
     would only come back when Python looks for such rings.
     """
-    for data in decoded.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            cos, sin = np.frombuffer(bytes(data), dtype=np.int32)[:2].tolist()
-            clockwise = round(math.degrees(math.atan2(sin, cos)) / 90) % 4
-            return (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)[clockwise]
-    return None
+    try:
+        matrices = [bytes(data) for data in decoded.side_data if data.type.name == "DISPLAYMATRIX"]
+    except ValueError:  # there is something beside it that PyAV does not know: all is refused
+        return False, round(-getattr(decoded, "rotation", 0) / 90) % 4
+    if not matrices:
+        return False, 0
+    a, b, _, c, d = np.frombuffer(matrices[0], dtype=np.int32)[:5].tolist()  # x is shown at ax + cy, y at bx + dy
+    mirrored = a * d < b * c
+    sign = -1 if mirrored else 1
+    return mirrored, round(math.degrees(math.atan2(sign * b, sign * a)) / 90) % 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 
@@ -12,9 +13,9 @@ from trt_blendmask.files import existing_file
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.images import MAX_PIXELS
 from trt_blendmask.runtime.sources.decode import FORMATS, Decoder, Shot
-from trt_blendmask.runtime.sources.grammar import TAKES
+from trt_blendmask.runtime.sources.grammar import TAKES, SourceAddress
 from trt_blendmask.runtime.sources.protocol import Recorded
-from trt_blendmask.runtime.sources.reasons import Loss, LostError, tell_cut_short
+from trt_blendmask.runtime.sources.reasons import Loss, LostError, loss_of, tell_cut_short
 from trt_blendmask.runtime.sources.stamp import Stamp
 from trt_blendmask.structures import Frame
 
@@ -22,17 +23,19 @@ from trt_blendmask.structures import Frame
 class VideoSource(Recorded):
     """A video file, decoded by FFmpeg at its own size and turned upright where the file says so."""
 
-    def __init__(self, text: str, events: Events) -> None:
-        super().__init__(text)
-        self._stamp, self._closed, self._events = Stamp(text, events), threading.Event(), events
+    def __init__(self, address: SourceAddress, events: Events) -> None:
+        super().__init__(address.name)
+        self._stamp, self._closed, self._events = Stamp(self.name, events.publish), threading.Event(), events
         self._loss: Loss | None = None
-        path = existing_file(text, "a video", f"A source is {TAKES}.")
+        path = existing_file(address.target, "a video", f"A source is {TAKES}.")
         try:
             self._container = av.open(
                 f"file:{path}",  # else FFmpeg reads 12:30.mp4 as an address
                 options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
             )
         except (av.FFmpegError, ValueError) as error:
+            if getattr(error, "errno", None) == errno.EINVAL:
+                raise self._undecodable(loss_of(error).text) from error
             raise self._undecodable(f"FFmpeg says: {getattr(error, 'strerror', None) or error}") from error
         try:
             self._decoder = Decoder(self._container, False, self._closed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
 import re
 from dataclasses import dataclass, field
@@ -81,7 +82,16 @@ def parse(text: str) -> SourceAddress:
 
 def is_pattern(text: str) -> bool:
     """Whether `text` stands for the files that fit it, as frames/*.jpg does, and is not the name of one."""
-    return not os.access(text, os.F_OK) and any(c in text for c in "*[")
+    return not os.access(text, os.F_OK) and any(c in text for c in "*?[")
+
+
+def fitting(pattern: str) -> list[Path]:
+    """The files and folders that fit `pattern`, where ** stands for any number of folders. As much of it as there is
+    under that very name is no pattern."""
+    path = Path(pattern)
+    there = next((folder for folder in (path, *path.parents) if os.access(folder, os.F_OK)), Path())
+    pattern = f"./{path.relative_to(there)}"
+    return [there / name for name in glob.glob(pattern, root_dir=there, recursive=True)]  # noqa: PTH207  takes a**.png
 
 
 def _address(text: str) -> SourceAddress:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trt_blendmask.errors import DataError, SourceUnavailableError, first_line
+from trt_blendmask.layout import counted
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources.connection import Connect, Connection
 from trt_blendmask.runtime.sources.decode import Shot
@@ -25,8 +27,9 @@ from trt_blendmask.runtime.sources.slot import Slot
 from trt_blendmask.runtime.sources.stamp import Stamp
 from trt_blendmask.structures import Frame
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0  # between the beginnings of two tries
-# Cameras behind one switch must not all be asked at once; the promise of 5 s leaves a second for the first picture.
+# Promised: a camera that is back shows a picture within 5 s. Tries begin at most LONGEST_PAUSE_S times _JITTER apart:
+# that leaves a second for the first picture, and cameras behind one switch are not all asked at once.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 _JITTER = (0.6, 0.8)
 _LEAST_PAUSE_S = 0.3
 MAX_HUNG = 4  # lines left behind that still hang; no more are opened until one of them ends
@@ -63,7 +66,9 @@ class LiveSource:
         """
         self.name, self.fps, self.live, self.cut_short = name, 25.0, live, ""
         self._connect, self._options, self._events = connect, options, events
-        self._slot, self._stamp = Slot(), Stamp(name, events)
+        self._slot, self._stamp = Slot(), Stamp(name, self._note)
+        self._noted: deque[tuple[str, str, dict[str, Any]]] = deque()  # events to publish
+        self._publishing = threading.Lock()
         self._lock = threading.RLock()  # guards what follows
         self._line: Line | None = None
         self._left: list[Line] = []
@@ -140,7 +145,7 @@ class LiveSource:
             loss = self._watch(line)
             self._leave(line, loss)
             if loss is None:
-                if line.ends and not self._stamp.count and not self._closed.is_set():
+                if line.ends and line.failure is None and not self._stamp.count and not self._closed.is_set():
                     return DataError(f"Expected a video in '{self.name}', but not one frame could be decoded.")
                 if line.loss is not None and line.loss.reason == CUT_SHORT and not self._closed.is_set():
                     self.cut_short = tell_cut_short(self.name, line.loss, self._events)
@@ -153,7 +158,8 @@ class LiveSource:
             pause_s = retries.next_pause(loss)
             if retries.grew:
                 text = f"{self.name}: no picture ({loss.text}); trying again, at most {pause_s:g} s apart"
-                self._publish("source_waiting", text, {"reason": loss.reason, "retry_s": pause_s})
+                self._note("source_waiting", text, {"reason": loss.reason, "retry_s": pause_s})
+                self._publish()
             rest_s = pause_s * random.uniform(*_JITTER) - (time.monotonic() - began_s)
             self._closed.wait(max(rest_s, _LEAST_PAUSE_S, loss.pause_s))
         return None
@@ -203,18 +209,26 @@ class LiveSource:
             since_s = self._state.since_wall_s if self._state.kind == "NO SIGNAL" else time.time() - silent_s
             was_live = self._state.kind == "LIVE"
             self._state = SourceState("NO SIGNAL", since_s, loss.text, self._state.reconnects)
-        if was_live:
-            text = f"{self.name}: NO SIGNAL since {time.strftime('%H:%M:%S', time.localtime(since_s))} ({loss.text})"
-            self._publish("source_lost", text, {"reason": loss.reason, "silent_s": round(silent_s, 3)})
+            if was_live:
+                since = time.strftime("%H:%M:%S", time.localtime(since_s))
+                text = f"{self.name}: NO SIGNAL since {since} ({loss.text})"
+                self._note("source_lost", text, {"reason": loss.reason, "silent_s": round(silent_s, 3)})
+        self._publish()
 
     def _gave_up(self, loss: Loss, retries: int) -> SourceUnavailableError:
-        after = f" after {retries} more tries" if retries else ""
+        after = f" after {retries} more {'try' if retries == 1 else 'tries'}" if retries else ""
         return SourceUnavailableError(
             f"Expected pictures from '{self.name}', but {loss.text}{after}. Check the camera and its address."
         )
 
-    def _publish(self, kind: str, text: str, details: dict[str, Any]) -> None:
-        self._events.publish(kind, text, {"source": self.name} | details)
+    def _note(self, kind: str, text: str, details: dict[str, Any]) -> None:
+        self._noted.append((kind, text, {"source": self.name} | details))
+
+    def _publish(self) -> None:
+        """Publish what was noted, in its order; without the lock, as a listener that hangs must not block `state`."""
+        with self._publishing:
+            while self._noted:
+                self._events.publish(*self._noted.popleft())
 
     def _deliver(self, line: Line, connection: Connection, shot: Shot) -> None:
         """Take a picture from the line's thread."""
@@ -227,7 +241,8 @@ class LiveSource:
             frame = self._stamp.live(shot, line.frames == 1) if self.live else self._stamp.recorded(shot, self.fps)
             if self._state.kind != "LIVE":
                 self._show_live(frame)
-            self._tell_corrupt()
+            self._note_corrupt()
+        self._publish()
         self._slot.put(frame, wait=connection.lossless)
         self._first.set()
 
@@ -238,13 +253,13 @@ class LiveSource:
         self._state = SourceState("LIVE", time.time(), "", reconnects)
         width, height = frame.frame_wh
         text = f"{self.name}: LIVE, {width} x {height}" + ("" if first else f", after {down_s:.1f} s")
-        self._publish("source_opened", text, {"frame_wh": [width, height], "fps": self.fps, "reconnects": reconnects})
+        self._note("source_opened", text, {"frame_wh": [width, height], "fps": self.fps, "reconnects": reconnects})
 
-    def _tell_corrupt(self) -> None:
+    def _note_corrupt(self) -> None:
         """At 1, 10, 100, ... damaged frames: neither silent nor a flood."""
         if (count := self.corrupt) >= max(1, 10 * self._told_corrupt):
             self._told_corrupt = 10 ** (len(str(count)) - 1)
-            self._publish("corrupt_frames", f"{self.name}: {count} damaged frames so far", {"corrupt": count})
+            self._note("corrupt_frames", f"{self.name}: {counted(count, 'damaged frame')} so far", {"corrupt": count})
 
 
 class _Retries:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+from typing import Any
 
 import av
 
@@ -33,15 +35,29 @@ def connect_rtsp(address: SourceAddress, open_s: float, read_s: float, left: thr
 
 def connect_http(address: SourceAddress, open_s: float, read_s: float, left: threading.Event) -> Connection:
     """Play an HTTP address: MJPEG, HLS, or a recording, which is one that knows its length."""
-    options = {
-        "protocol_whitelist": _PROTOCOLS,
-        "format_whitelist": f"{FORMATS},hls",
-        **_PROBE,
-    }
-    container = av.open(address.target, options=options, timeout=(open_s, read_s))
-    recorded = container.duration is not None and container.duration > 0
+    try:
+        container = _open_http(address.target, open_s, read_s)
+    except ValueError as error:  # PyAV's errors of data and of arguments, which have had several names
+        try:  # it may be parts with headers that FFmpeg refuses, or a snapshot: this finds the JPEGs in whatever comes
+            container = _open_http(address.target, open_s, read_s, "mjpeg")
+        except av.FFmpegError:
+            raise error from None
+    ends = container.format.name in ("mjpeg", "jpeg_pipe") and container.size > 0
+    recorded = ends or (container.duration is not None and container.duration > 0)
     line = Decoded(container, recorded, left)
     return Paced(line, left) if container.format.name.startswith("hls") and not recorded else line
+
+
+def _open_http(url: str, open_s: float, read_s: float, form: str | None = None) -> Any:
+    options = {"protocol_whitelist": _PROTOCOLS, "format_whitelist": f"{FORMATS},hls", **_PROBE}
+    container = av.open(url, format=form, options=options, timeout=(open_s, read_s))
+    try:
+        if container.format.name in ("mjpeg", "mpjpeg") and not container.streams.video[0].codec_context.width:
+            next(container.decode(video=0), None)  # no picture so far: raises where none of these bytes is one
+    except BaseException:
+        container.close()
+        raise
+    return container
 
 
 class Paced:
@@ -71,4 +87,4 @@ class Paced:
         if self._offset_s is None or not -1.0 < early_s < 30.0:  # the first, late by a hole, or another clock
             self._offset_s, early_s = now_s - shot.pts_s, 0.0
         self._left.wait(max(0.0, early_s))
-        return Shot(shot.image, shot.pts_s, time.monotonic(), shot.corrupt)
+        return replace(shot, captured_s=time.monotonic())

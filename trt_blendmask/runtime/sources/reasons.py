@@ -62,7 +62,7 @@ _NUMBERS = {
     errno.ENXIO: Loss("unplugged", "the device is gone"),
     errno.EBUSY: Loss("busy", "another program uses the device"),
     errno.EACCES: Loss("permission", "access is denied: is the user in the group video?"),
-    errno.EINVAL: Loss("format", "the device does not offer this size, rate or format"),
+    errno.EINVAL: Loss("format", "it is damaged or of a kind that is not read"),
 }
 
 
@@ -74,7 +74,8 @@ def loss_of(error: BaseException) -> Loss:
         if isinstance(error, kind):
             return loss
     number = getattr(error, "errno", None)
-    return _NUMBERS.get(number or 0, Loss("error", getattr(error, "strerror", None) or type(error).__name__))
+    text = getattr(error, "strerror", None) or f"what comes cannot be read ({type(error).__name__})"
+    return _NUMBERS.get(number or 0, Loss("error", text))
 
 
 def tell_cut_short(name: str, loss: Loss, events: Events) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Callable
+from typing import Any
 
-from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources.decode import Shot
 from trt_blendmask.structures import U8, Frame
 
 FROZEN_S = 10.0  # the same picture for so long: no sensor is that quiet
 _GAP_S = 3600.0  # a recording whose times leave out more was joined from two, and goes on at once
 _JUMP_S = 5.0  # presentation times this far from the arrival are of another clock
-# A camera's frame cannot be newer than its arrival: what its time is ahead is taken off in a few times `_PULL_S`, of
-# a step between frames at most `_MOST`. What it is behind is mostly the way: a bad clock loses less than `_CREEP`.
+# Drift: if a frame's time runs ahead of its arrival, correct by (ahead / _PULL_S) per second, at most _MOST of a step.
+# If it lags, correct by at most _CREEP per second, because lag is mostly network delay.
 _PULL_S, _MOST, _CREEP = 2.0, 0.9, 0.001
 _LEAST_S = 1e-4  # between two frames: some ticks of a video file
 _STEP = 8  # every eighth row and column tell whether a picture is the same
@@ -26,10 +27,11 @@ class Stamp:
     the last one.
     """
 
-    def __init__(self, name: str, events: Events) -> None:
+    def __init__(self, name: str, publish: Callable[[str, str, dict[str, Any]], None]) -> None:
+        """`publish`: as `trt_blendmask.runtime.events.Events` does."""
         self.count = self.corrupt = 0
         self.last_s = time.monotonic()
-        self._name, self._events = name, events
+        self._name, self._publish = name, publish
         self._start_s = self._offset_s = 0.0
         self._time_s = -_LEAST_S
         self._wh = (0, 0)
@@ -62,7 +64,8 @@ class Stamp:
 
     def _frame(self, shot: Shot, time_s: float) -> Frame:
         age_s = time.monotonic() - shot.captured_s
-        frame = Frame(shot.image, self.count, time_s, "", shot.captured_s, time.time() - age_s, self._name)
+        wall_s = time.time() - age_s
+        frame = Frame(shot.image, self.count, time_s, "", shot.captured_s, wall_s, self._name, shot.pixel_aspect)
         if self._wh not in ((0, 0), frame.frame_wh):
             self._tell_format_changed(frame.frame_wh)
         self._wh, self._time_s, self.last_s = frame.frame_wh, time_s, shot.captured_s
@@ -77,9 +80,9 @@ class Stamp:
         elif now_s - self._still_since_s >= FROZEN_S and not self._frozen:
             self._frozen = True
             text = f"{self._name}: the picture has not changed for {FROZEN_S:g} s; is the camera frozen?"
-            self._events.publish("frozen_image", text, {"source": self._name, "seconds": FROZEN_S})
+            self._publish("frozen_image", text, {"source": self._name, "seconds": FROZEN_S})
 
     def _tell_format_changed(self, wh: tuple[int, int]) -> None:
         old = self._wh
         text = f"{self._name}: the picture is now {wh[0]} x {wh[1]}, it was {old[0]} x {old[1]}"
-        self._events.publish("format_changed", text, {"source": self._name, "from_wh": list(old), "to_wh": list(wh)})
+        self._publish("format_changed", text, {"source": self._name, "from_wh": list(old), "to_wh": list(wh)})

@@ -10,7 +10,8 @@ import av
 
 from trt_blendmask.errors import DataError
 from trt_blendmask.runtime.sources.connection import Connection, Decoded
-from trt_blendmask.runtime.sources.decode import FORMATS
+from trt_blendmask.runtime.sources.decode import FORMATS, Shot
+from trt_blendmask.runtime.sources.reasons import LostError, loss_of
 
 _POLL_S = 0.1
 _CHUNK = 1 << 20  # a frame of yuv4mpeg has megabytes
@@ -27,18 +28,39 @@ def connect_stdin(left: threading.Event, descriptor: int = 0) -> Connection:
     form = "yuv4mpegpipe" if head.startswith(b"YUV4MPEG2") else "mjpeg" if head.startswith(b"\xff\xd8") else None
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "pipe"}
     try:
-        return Decoded(av.open(pipe, format=form, options=options, buffer_size=_CHUNK), True, left)
+        container = av.open(pipe, format=form, options=options, buffer_size=_CHUNK)
+        return _Once(container, True, left, lambda: pipe.came)
     except (av.FFmpegError, LookupError, ValueError):
-        came = "what came is none" if head else "nothing came"
-        raise DataError(
-            f"Expected a video on standard input, but {came}. Pipe in MJPEG, yuv4mpeg or MPEG-TS."
-        ) from None
+        raise _no_video("what came is none" if head else "nothing came") from None
+
+
+class _Once(Decoded):
+    """A line that cannot be opened again: where it breaks before its first picture, there is none."""
+
+    _shown = False
+
+    def read(self) -> Shot | None:
+        try:
+            shot = super().read()
+        except (av.FFmpegError, LostError, ValueError) as error:
+            if self._shown:
+                raise
+            raise _no_video(loss_of(error).text) from error
+        self._shown = True
+        return shot
+
+
+def _no_video(why: str) -> DataError:
+    return DataError(
+        f"Expected a video on standard input, but {why}. Name the file, or pipe in MJPEG, yuv4mpeg or MPEG-TS."
+    )
 
 
 class _Pipe:
-    """What FFmpeg reads from; gives up waiting when `left` is set."""
+    """What FFmpeg reads from; gives up waiting when `left` is set. Attributes: came: bytes so far."""
 
     def __init__(self, descriptor: int, left: threading.Event) -> None:
+        self.came = 0
         self._descriptor, self._left = descriptor, left
         self._head = b""
 
@@ -56,5 +78,7 @@ class _Pipe:
     def _more(self, size: int) -> bytes:
         while not self._left.is_set():
             if select.select([self._descriptor], [], [], _POLL_S)[0]:
-                return os.read(self._descriptor, size)
+                content = os.read(self._descriptor, size)
+                self.came += len(content)
+                return content
         return b""
