@@ -21,8 +21,8 @@ from pycocotools.coco import COCO
 
 import trt_blendmask
 from benchmarks.fp16_accuracy import average_precision
+from trt_blendmask.agreement import SCORE
 from trt_blendmask.calibrate import graph_sha256, read_table
-from trt_blendmask.quantize.agreement import SCORE
 from trt_blendmask.quantize.average_precision import mask_ap, mirrored, truth_of
 from trt_blendmask.quantize.files import read_deployable, write_quantized
 from trt_blendmask.quantize.int8 import quantize_int8

@@ -24,8 +24,8 @@ from pycocotools.coco import COCO
 
 import trt_blendmask
 from benchmarks.half_rounding import rounded_in_float32
+from trt_blendmask.agreement import SCORE, compare_detections
 from trt_blendmask.evaluate.scores import KINDS, score
-from trt_blendmask.quantize.agreement import SCORE, compare_detections
 from trt_blendmask.quantize.fp16 import quantize_fp16
 from trt_blendmask.runtime.images import read_image
 from trt_blendmask.structures import Detections

@@ -36,8 +36,8 @@ from benchmarks.bootstrap import ROUNDS, Matches, differences
 from benchmarks.int8_peers import MODELOPT_METHODS, ORT_METHODS, by_modelopt, by_onnxruntime
 from benchmarks.int8_speed import machine, speed_ratios
 from benchmarks.raw_head import write_drawn
+from trt_blendmask.agreement import SCORE, compare_detections
 from trt_blendmask.calibrate import METHODS, calibrate
-from trt_blendmask.quantize.agreement import SCORE, compare_detections
 from trt_blendmask.quantize.fp16 import quantize_fp16
 from trt_blendmask.quantize.int8_file import Int8Options, quantize_int8_file
 from trt_blendmask.quantize.report import describe

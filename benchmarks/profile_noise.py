@@ -24,10 +24,10 @@ import numpy as np
 from trt_blendmask.backends import Array, Session
 from trt_blendmask.backends.onnxruntime import OnnxRuntimeSession, available_cores
 from trt_blendmask.bundled import bundled_model
+from trt_blendmask.profiler.differences import compare_times
 from trt_blendmask.profiler.pictures import DEFAULT, of_source
 from trt_blendmask.profiler.readings import Watcher
 from trt_blendmask.profiler.report import Comparison, ModelProfile
-from trt_blendmask.profiler.statistics import compare_times
 from trt_blendmask.profiler.times import Runner, take_turns
 from trt_blendmask.runtime.model import Model, checked_spec
 from trt_blendmask.structures import U8

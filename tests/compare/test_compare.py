@@ -20,13 +20,13 @@ import pytest
 from tests.compare.conftest import flip, rename, shake
 from tests.quick_model import quick_model
 from trt_blendmask import cli, load
+from trt_blendmask.agreement import compare_detections
 from trt_blendmask.compare import CompareReport, compare, renaming, require
 from trt_blendmask.compare import stages as stages_module
 from trt_blendmask.compare.measure import Measure
 from trt_blendmask.compare.page import difference
 from trt_blendmask.compare.stages import Seen
 from trt_blendmask.errors import DataError
-from trt_blendmask.quantize.agreement import compare_detections
 from trt_blendmask.runtime.model import Model
 from trt_blendmask.runtime.panels import figure
 from trt_blendmask.structures import Detections

@@ -17,8 +17,8 @@ from tests.profiler.doubles import Clock, GpuSession, Session, find, pictures, r
 from trt_blendmask.backends.tensorrt import TensorRtSession
 from trt_blendmask.errors import DataError
 from trt_blendmask.profiler import times
+from trt_blendmask.profiler.differences import compare_times
 from trt_blendmask.profiler.report import ModelProfile
-from trt_blendmask.profiler.statistics import compare_times
 from trt_blendmask.profiler.times import LONGER, MIN_ROUNDS, ROUNDS, Runner, measure_throughput, take_turns
 from trt_blendmask.runtime.model import Model
 

@@ -13,8 +13,8 @@ import pytest
 
 from tests.profiler.made_up import report
 from trt_blendmask.errors import DataError, InputMissingError, OutputError, UsageError
+from trt_blendmask.profiler.differences import noise_of
 from trt_blendmask.profiler.report import ModelProfile
-from trt_blendmask.profiler.statistics import noise_of
 from trt_blendmask.profiler.trtexec import read_trtexec, write_trtexec
 
 DATA = Path(__file__).with_name("data")

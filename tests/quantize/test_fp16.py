@@ -16,12 +16,12 @@ from onnx import TensorProto
 
 from benchmarks.half_rounding import rounded_in_float32
 from tests.quantize.half_graphs import FLOAT, HALF, types_of
+from trt_blendmask.agreement import Agreement, compare_detections
 from trt_blendmask.bundled import VIDEO, bundled_model
 from trt_blendmask.cli import main
 from trt_blendmask.export import export_onnx
 from trt_blendmask.onnx_bounds import PLUGIN_DOMAIN
 from trt_blendmask.quantize import fp16_choice
-from trt_blendmask.quantize.agreement import Agreement, compare_detections
 from trt_blendmask.quantize.fp16 import quantize_fp16
 from trt_blendmask.runtime.model import load
 from trt_blendmask.structures import METADATA_KEY, Detections, ModelSpec

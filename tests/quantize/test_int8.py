@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.quantize.networks import chain, deployable, model_of, run, table_of
 from trt_blendmask import bundled_model, load
+from trt_blendmask.agreement import compare_detections
 from trt_blendmask.calibrate.network import Network
 from trt_blendmask.errors import DataError
-from trt_blendmask.quantize.agreement import compare_detections
 from trt_blendmask.quantize.fold import fold_affine
 from trt_blendmask.quantize.fp16 import type_half
 from trt_blendmask.quantize.int8 import assemble_int8, correct_biases, prepare_int8, quantize_int8

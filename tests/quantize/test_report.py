@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.quantize.networks import chain, table_of
+from trt_blendmask.agreement import Agreement
 from trt_blendmask.calibrate.histogram import Counts, Histogram
-from trt_blendmask.quantize.agreement import Agreement
 from trt_blendmask.quantize.gate import Verdict
 from trt_blendmask.quantize.int8 import prepare_int8
 from trt_blendmask.quantize.report import TensorRow, activation_row, describe, tensor_rows, weight_row, write_report

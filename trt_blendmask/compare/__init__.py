@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from trt_blendmask.agreement import SCORE, Agreement
 from trt_blendmask.calibrate.pictures import Picture, choose, left_out, open_pictures
 from trt_blendmask.compare.measure import ClassRow, Measure, WorstPicture
 from trt_blendmask.compare.page import page_of
@@ -22,7 +23,6 @@ from trt_blendmask.errors import DataError, OutputNameError, UsageError
 from trt_blendmask.evaluate.class_names import places
 from trt_blendmask.files import check_outputs, check_writable, write_texts
 from trt_blendmask.layout import columns, counted
-from trt_blendmask.quantize.agreement import SCORE, Agreement
 from trt_blendmask.runtime.choice import GpuOptions, model_files
 from trt_blendmask.runtime.images import SUFFIXES
 from trt_blendmask.runtime.progress import ProgressLine, StageClock

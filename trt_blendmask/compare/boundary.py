@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trt_blendmask.agreement import area_of, end_of
 from trt_blendmask.paste import Patch
-from trt_blendmask.quantize.agreement import area_of, end_of
 from trt_blendmask.structures import U8
 
 REACH = 0.008  # of the frame's diagonal: how far off an outline may be, DAVIS' bound

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trt_blendmask.coco import class_name
-from trt_blendmask.compare.boundary import boundary_f
-from trt_blendmask.compare.stages import Seen, StageSums
-from trt_blendmask.paste import paste
-from trt_blendmask.quantize.agreement import (
+from trt_blendmask.agreement import (
     Agreement,
     PictureAgreement,
     box_ious,
@@ -22,6 +18,10 @@ from trt_blendmask.quantize.agreement import (
     match_rest,
     summarise,
 )
+from trt_blendmask.coco import class_name
+from trt_blendmask.compare.boundary import boundary_f
+from trt_blendmask.compare.stages import Seen, StageSums
+from trt_blendmask.paste import paste
 from trt_blendmask.structures import U8, Detections
 
 SCORES = (0.1, 0.3, 0.5, 0.7)

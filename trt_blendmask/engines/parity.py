@@ -15,7 +15,7 @@ def measure(engine: Path, onnx: Path) -> str:
     Raises:
         as `trt_blendmask.load` and a call of the model.
     """
-    from trt_blendmask.quantize.agreement import compare_detections
+    from trt_blendmask.agreement import compare_detections
     from trt_blendmask.runtime.model import load
     from trt_blendmask.synthetic import render_scene
 

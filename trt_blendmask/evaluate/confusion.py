@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trt_blendmask.agreement import IOU, box_ious, greedy, match_rest
 from trt_blendmask.evaluate.annotations import Annotations
 from trt_blendmask.paste import Patch, clip_boxes, visible
-from trt_blendmask.quantize.agreement import IOU, box_ious, greedy, match_rest
 from trt_blendmask.runtime.overlay import draw
 from trt_blendmask.runtime.panels import beside, paint
 from trt_blendmask.structures import F32, U8, Detections

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trt_blendmask.agreement import SCORE
 from trt_blendmask.compare import renaming
 from trt_blendmask.compare.measure import Measure
 from trt_blendmask.compare.stages import Seen
 from trt_blendmask.errors import DataError
 from trt_blendmask.paste import visible
-from trt_blendmask.quantize.agreement import SCORE
 from trt_blendmask.runtime.model import Model
 from trt_blendmask.structures import U8
 

@@ -19,8 +19,8 @@ from trt_blendmask.profiler.diff_layers import (
     parts_of,
     reformats_of,
 )
+from trt_blendmask.profiler.differences import LEAST, noise_of
 from trt_blendmask.profiler.report import Environment, ModelProfile, ProfileReport
-from trt_blendmask.profiler.statistics import LEAST, noise_of
 
 _METRICS = ("gpu", "network", "host")  # the first that both have
 _TOLD = 20  # layers for a terminal

@@ -12,10 +12,10 @@ from pathlib import Path
 from trt_blendmask.doctor.machine import Machine
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.profiler import verdicts
+from trt_blendmask.profiler.differences import compare_times, noise_of
 from trt_blendmask.profiler.environment import look_round, missing
 from trt_blendmask.profiler.readings import GPU_POWER, Watcher
 from trt_blendmask.profiler.report import Comparison, Environment, ModelProfile, ProfileReport
-from trt_blendmask.profiler.statistics import compare_times, noise_of
 from trt_blendmask.profiler.steps import ProfileOptions, Steps, Tick
 from trt_blendmask.profiler.times import Runner
 from trt_blendmask.profiler.trtexec import read_trtexec

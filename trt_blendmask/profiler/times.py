@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from trt_blendmask.backends import Session
 from trt_blendmask.backends.tensorrt import TensorRtSession
 from trt_blendmask.errors import SourceUnavailableError, TrtBlendMaskError
+from trt_blendmask.profiler.differences import noise_of
 from trt_blendmask.profiler.report import Throughput
-from trt_blendmask.profiler.statistics import noise_of
 from trt_blendmask.runtime.model import Model
 from trt_blendmask.structures import U8
 

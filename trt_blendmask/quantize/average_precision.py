@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trt_blendmask.agreement import SCORE, mask_iou
 from trt_blendmask.paste import Patch, paste
-from trt_blendmask.quantize.agreement import SCORE, mask_iou
 from trt_blendmask.structures import F64, U8, Detections
 
 IOUS = np.linspace(0.5, 0.95, 10)

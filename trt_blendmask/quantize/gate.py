@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 
+from trt_blendmask.agreement import SCORE, Agreement, compare_detections
 from trt_blendmask.calibrate.pictures import Picture, choose, open_pictures
 from trt_blendmask.errors import DataError
 from trt_blendmask.files import atomic_output
-from trt_blendmask.quantize.agreement import SCORE, Agreement, compare_detections
 from trt_blendmask.runtime.model import Model, load
 from trt_blendmask.runtime.overlay import draw
 from trt_blendmask.runtime.panels import beside

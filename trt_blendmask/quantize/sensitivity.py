@@ -22,11 +22,11 @@ from typing import TypeVar
 
 import onnx
 
+from trt_blendmask.agreement import SCORE, Agreement, compare_detections, smooth_quality
 from trt_blendmask.calibrate.pictures import Picture
 from trt_blendmask.errors import DataError, UsageError
 from trt_blendmask.files import atomic_output
 from trt_blendmask.html_page import html_table, page, sized
-from trt_blendmask.quantize.agreement import SCORE, Agreement, compare_detections, smooth_quality
 from trt_blendmask.quantize.average_precision import mask_ap, mirrored, truth_of
 from trt_blendmask.quantize.gate import LEAST_F1, LEAST_MASK_IOU
 from trt_blendmask.quantize.histograms import CurvePoint, curve_svg

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from trt_blendmask.errors import DataError
+from trt_blendmask.profiler.differences import MIN_ROUNDS, compare_times, midmean, noise_of
 from trt_blendmask.profiler.report import Comparison, Distribution, ModelProfile
-from trt_blendmask.profiler.statistics import MIN_ROUNDS, compare_times, midmean, noise_of
 
 REPEATS = 100
 ROUNDS = 30

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from trt_blendmask.agreement import Agreement, compare_detections, smooth_quality
 from trt_blendmask.errors import UsageError
 from trt_blendmask.paste import paste_full
-from trt_blendmask.quantize.agreement import Agreement, compare_detections, smooth_quality
 from trt_blendmask.structures import Detections
 
 FRAME_WH = (90, 60)
