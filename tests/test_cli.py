@@ -261,25 +261,51 @@ def test_ctrl_c_outside_of_the_work(moment: str, code: int) -> None:
     assert ("550_R_50" in result.stdout) == (code == 0)
 
 
-def test_ctrl_c_amid_an_import_waits_for_its_end(tmp_path: Path) -> None:
-    """NumPy or OpenCV would be left half made: the program crashed, or ended with an ImportError and 70."""
-    (tmp_path / "library.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.3)\n"
-    )
+LIBRARY = """
+import os, signal, threading, time
+os.kill(os.getpid(), signal.SIGINT)
+if {twice}:
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+time.sleep({seconds})
+print("imported", flush=True)
+"""
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_ctrl_c_amid_an_import_waits_for_its_end(tmp_path: Path, twice: bool) -> None:
+    """NumPy or OpenCV would be left half made: the program crashed, or ended with an ImportError and 70. Who asks twice
+    waits for nothing."""
+    (tmp_path / "library.py").write_text(LIBRARY.format(twice=twice, seconds=60 if twice else 0.3))
     script = f"""
 import sys, time
 from trt_blendmask import cli, demo
 def work(_output, console):
     sys.path.insert(0, {str(tmp_path)!r})
     import library
-    console.say("imported")
-    time.sleep(30)
+    time.sleep(60)
 demo.demo = work
 sys.exit(cli.main(["demo"]))
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=20)
-    assert (result.returncode, result.stdout) == (130, "imported\n")
-    assert result.stderr.startswith("error[130]: Stopped by Ctrl-C")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=40)
+    assert (result.returncode, result.stdout) == (130, "" if twice else "imported\n")
+    assert result.stderr == "" if twice else result.stderr.startswith("error[130]: Stopped by Ctrl-C")
+
+
+def test_a_host_program_keeps_its_signals(capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    assert cli.main(["zoo"]) == 0
+    assert [signal.getsignal(number) for number in numbers] == before
+    capsys.readouterr()
+
+
+def test_ctrl_c_when_nobody_reads_any_more() -> None:
+    script = "import os, signal, sys\ndef interrupt():\n    os.kill(os.getpid(), signal.SIGINT)\n" + AMID_IMPORTS
+    script += "from trt_blendmask.__main__ import entry\nentry()"
+    for closing in ("2>&-", "2>/dev/full"):
+        command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} zoo {closing}"
+        result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stdout) == (130, "")
 
 
 def test_a_run_that_was_stopped_has_done_its_work(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from trt_blendmask.errors import STOPPED
@@ -20,8 +21,9 @@ def entry() -> NoReturn:
         code = main()
         flush_output()
     except KeyboardInterrupt:
-        if code == STOPPED:
-            print("error[130]: Stopped by Ctrl-C.", file=sys.stderr, flush=True)
+        if code == STOPPED and sys.stderr is not None:
+            with suppress(OSError):  # who read it has stopped, too
+                print("error[130]: Stopped by Ctrl-C.", file=sys.stderr, flush=True)
     os._exit(code)
 
 

@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from trt_blendmask.errors import STOPPED
 
 _LATER_S = 0.05
 _USUAL = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
-_waiting = threading.Event()
+_asked, _reminds = threading.Event(), threading.Event()  # amid an import; by `_remind`, not by a person
 
 
-def stop_cleanly_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end the work as SIGINT does, so that files are finished or removed, and none amid an
-    import. What nohup or the host program has set stays."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for name, usual in _USUAL.items():
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) == usual:
-            signal.signal(number, interrupt)
+@contextmanager
+def clean_stops() -> Iterator[None]:
+    """While entered, SIGTERM and SIGHUP end the work as SIGINT does, so that files are finished or removed, and none
+    amid an import. What nohup or the host program has set stays."""
+    taken = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = {getattr(signal, name): usual for name, usual in _USUAL.items() if hasattr(signal, name)}
+        before = {number: signal.getsignal(number) for number in numbers}
+        taken = {number: handler for number, handler in before.items() if handler == numbers[number]}
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by KeyboardInterrupt, amid an import only after it.
+    """Handle a signal by KeyboardInterrupt, amid an import only after it; who asks twice gets no import to its end.
 
     One that breaks off leaves a library half made, which crashes or hides the KeyboardInterrupt in an error of its own.
     """
     if not _imports(frame):
+        _asked.clear()
         raise KeyboardInterrupt
-    if not _waiting.is_set():
-        _waiting.set()
-        timer = threading.Timer(_LATER_S, _again, [number])
-        timer.daemon = True
-        timer.start()
+    if _asked.is_set() and not _reminds.is_set():
+        os._exit(STOPPED)
+    _asked.set()
+    _reminds.clear()
+    timer = threading.Timer(_LATER_S, _remind, [number])
+    timer.daemon = True
+    timer.start()
 
 
-def _again(number: int) -> None:
-    _waiting.clear()
+def _remind(number: int) -> None:
+    _reminds.set()
     signal.pthread_kill(threading.main_thread().ident or 0, number)  # others would not wake what it waits for
 
 
 def _imports(frame: FrameType | None) -> bool:
     """Whether the command, not who called it, is in the midst of an import."""
+    found = False
     while frame is not None and frame.f_globals.get("__name__") != "trt_blendmask.cli":
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+        found = found or frame.f_code.co_filename.startswith("<frozen importlib")
         frame = frame.f_back
-    return False
+    return found and frame is not None

@@ -56,12 +56,13 @@ def test_pictures_are_made_once_and_only_for_watchers(served: Served, encoded: l
         readers = [threading.Thread(target=lambda c=c: seen.append(parts(c, 3))) for c in (one, two)]
         for reader in readers:
             reader.start()
-        for i in (60, 120, 180):
-            served.preview.write(result(i))
+        written, end_s = 0, time.monotonic() + 20
+        while any(reader.is_alive() for reader in readers) and time.monotonic() < end_s:  # a busy one leaves some out
+            written += 1
+            served.preview.write(result(min(60 * written, 180)))
             time.sleep(0.15)
-        for reader in readers:
-            reader.join(5)
-        assert len(encoded) <= 4
+        assert len(encoded) <= written + 1
+        assert [len(jpegs) for jpegs in seen] == [3, 3]
         last = [cv2.imdecode(np.frombuffer(jpegs[-1], np.uint8), cv2.IMREAD_COLOR) for jpegs in seen]
         assert all(picture[40, 60, 0] >= 110 for picture in last)
     assert until(lambda: pictures.watchers == 0)
@@ -70,7 +71,7 @@ def test_pictures_are_made_once_and_only_for_watchers(served: Served, encoded: l
 def test_who_never_reads_is_cut_off_and_nobody_waits(
     served: Served, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "STUCK_S", 0.5)
+    monkeypatch.setattr(guard, "STUCK_S", 1.5)
     pictures = served.preview._server.site.pictures[0]
     noise = result(0, wh=(640, 480))
     noise.frame.image[:] = np.random.default_rng(1).integers(0, 256, noise.frame.image.shape, dtype=np.uint8)
@@ -84,7 +85,7 @@ def test_who_never_reads_is_cut_off_and_nobody_waits(
             worst = max(worst, time.monotonic() - began)
             time.sleep(0.01)
         assert pictures.watchers == 0
-        assert worst < 0.2
+        assert worst < 1.0  # who waited for the client would wait until it is cut off
         assert len(encoded) <= 4  # who does not take a picture gets no further ones made
     assert served.ask("/health")[0] == 200
 

@@ -27,7 +27,7 @@ from trt_blendmask.cli import (
 from trt_blendmask.cli.parser import empty_parser
 from trt_blendmask.console import Console, hold_standard_files, only_our_words
 from trt_blendmask.errors import STOPPED, OutputError, TrtBlendMaskError
-from trt_blendmask.interrupts import stop_cleanly_on_signals
+from trt_blendmask.interrupts import clean_stops
 
 # In the order of the pipeline.
 VERBS = (export, surgery, calibrate, quantize, build, predict, run, profile, compare, eval, inspect, doctor, demo, zoo)
@@ -41,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.words = words
     console = Console(-1 if args.quiet else args.verbose)
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said once, by us
-    stop_cleanly_on_signals()
     try:
-        with contextlib.nullcontext() if args.debug else only_our_words():
+        with clean_stops(), contextlib.nullcontext() if args.debug else only_our_words():
             args.verb(args, console)
         return 0
     except TrtBlendMaskError as error:

@@ -162,7 +162,7 @@ class Steps:
         self._tick("the whole pipeline", 0.0)
         is_list = Path(options.images).suffix.lower() in LISTS  # which `run` does not read
         source = options.source or (options.images if not is_list else "") or pictures.PIPELINE
-        with _aside(self.warnings.append, "The whole pipeline was not measured"):
+        with _aside(self.warnings.append, "The whole pipeline was not measured, or not to its end"):
             for found in profile_pipeline(
                 model.path,
                 model.label,
