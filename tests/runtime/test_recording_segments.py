@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -21,12 +22,24 @@ def times_of(path: Path) -> list[float]:
         return [float(frame.time) for frame in container.decode(video=0)]
 
 
-def plain(time_s: float, wall_s: float = 0.0) -> FrameResult:
+def plain(time_s: float, wall_s: float = 0.0, pixel_aspect: Fraction = Fraction(1)) -> FrameResult:
     """A frame in which nothing was found."""
     none = np.zeros((0, 4), np.float32)
     found = Detections(none, none[:, 0], none[:, 0].astype(np.int32), none.reshape(0, 1, 1), (64, 48), ("nut",))
-    frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, time_s, wall_s=wall_s)
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, time_s, wall_s=wall_s, pixel_aspect=pixel_aspect)
     return FrameResult(frame, found, SourceState("LIVE", 0.0))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_another_shape_of_the_pixels_is_another_part(tmp_path: Path, suffix: str) -> None:
+    file, aspects = Recorder(tmp_path / f"a{suffix}", lambda: 25.0, Events()), [Fraction(64, 45), Fraction(16, 15)]
+    for number, aspect in enumerate([aspects[0]] * 3 + [aspects[1]] * 4):
+        file.write(plain(number / 25, pixel_aspect=aspect))
+    file.close()
+    for path, aspect, count in zip(file.written, aspects, (3, 4), strict=True):
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == aspect
+            assert len(list(container.decode(video=0))) == count
 
 
 def left(folder: Path) -> list[str]:

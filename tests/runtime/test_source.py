@@ -13,6 +13,7 @@ import pytest
 from trt_blendmask.errors import InputMissingError
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.sources import open_source
+from trt_blendmask.runtime.sources.grammar import fitting
 
 Maker = Callable[..., Path]
 
@@ -96,6 +97,19 @@ def test_patterns_of_files_and_folders(tmp_path: Path, monkeypatch: pytest.Monke
         assert [f.name for f in open_source(text)] == [f"p{one}.png" for one in numbers.split()], text
     with pytest.raises(InputMissingError, match="Name videos one by one"):
         open_source("clip*.mp4")
+
+
+def test_links_in_a_circle_give_each_picture_once(tmp_path: Path) -> None:
+    for name in ("p1.png", "a/p2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "loop").symlink_to(".")
+    for text in ("**/*.png", "**", "**/p?.png"):
+        assert fitting_pictures(tmp_path / text) == [tmp_path / "a/p2.png", tmp_path / "p1.png"], text
+
+
+def fitting_pictures(pattern: Path) -> list[Path]:
+    return sorted(file for file in fitting(str(pattern)) if file.suffix)
 
 
 def test_a_pattern_means_pictures_as_a_folder_does(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 
 from . import frame_code
 
+BEHIND_YUV4MPEG = (b"", b"\n", bytes(64), bytes(5000), b"no picture", 500 * b"no picture\n")  # of which none is a frame
+
 
 def coded(number: int, frame_wh: tuple[int, int]) -> np.ndarray:
     """Picture `number`, uint8 [H, W, 3]."""
@@ -81,13 +83,22 @@ def transport_stream(
 
 
 def recording(
-    path: Path, frames: int, codec: str = "libx264", reordered: int = 0, sound_s: float = 0.0, **muxer: str
+    path: Path,
+    frames: int,
+    codec: str = "libx264",
+    reordered: int = 0,
+    sound_s: float = 0.0,
+    frame_wh: tuple[int, int] = (320, 240),
+    pixel_aspect: Fraction | None = None,
+    **muxer: str,
 ) -> list[tuple[bool, int, int]]:
     """A video file of 25 frames per second, a key frame a second. Of each packet, whether it is a key frame's, where in
     the file it begins, and its bytes."""
     with av.open(str(path), "w", options=muxer) as container:
         video = container.add_stream(codec, rate=25)
-        video.width, video.height, video.pix_fmt = 320, 240, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        video.width, video.height, video.pix_fmt = *frame_wh, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if pixel_aspect:
+            video.codec_context.sample_aspect_ratio = pixel_aspect
         video.options = {"preset": "ultrafast", "bf": str(reordered), "g": "25"} if codec == "libx264" else {}
         if sound_s:
             sound = container.add_stream("aac", rate=8000, layout="mono")
@@ -97,7 +108,7 @@ def recording(
             container.mux(sound.encode(note))
             container.mux(sound.encode())
         for number in range(frames):
-            image = av.VideoFrame.from_ndarray(coded(number, (320, 240)), format="bgr24")
+            image = av.VideoFrame.from_ndarray(coded(number, frame_wh), format="bgr24")
             container.mux(video.encode(image))
         container.mux(video.encode())
     with av.open(str(path)) as container:

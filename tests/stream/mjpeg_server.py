@@ -15,12 +15,13 @@ class MjpegServer:
 
     Attributes: mode: "ok", "freeze" or "close"; status: of the answer to `/live`; requests: how many came;
     keep: the part of a file that is sent before the line breaks; begin, part: what stands before the first and each
-    picture; cut: every third picture lacks its second half.
+    picture; cut: every third picture lacks its second half; most: so many pictures, and the line ends; length: what the
+    answer says that it has.
     """
 
     def __init__(self, folder: Path | None = None, fps: float = 25.0, port: int = 0) -> None:
         self.mode, self.status, self.fps, self.folder = "ok", 200, fps, folder
-        self.keep, self.cut = 1.0, False
+        self.keep, self.cut, self.most, self.length = 1.0, False, 1 << 30, ""
         self.begin, self.part = "", "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
         self.frame_wh, self.requests, self.sent = (320, 240), 0, 0
         owner = self
@@ -77,11 +78,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         many = "multipart/x-mixed-replace; boundary=frame"
         self.send_header("Content-Type", many if camera.part else "video/x-motion-jpeg")
+        if camera.length:
+            self.send_header("Content-Length", camera.length)
         self.end_headers()
         self.wfile.write(camera.begin.encode())
-        while camera.mode != "close":
+        sent = 0
+        while camera.mode != "close" and sent < camera.most:
             if camera.mode == "ok":
                 camera.sent += 1
+                sent += 1
                 jpeg = clips.jpeg(camera.sent, 0, 0.5 if camera.cut and camera.sent % 3 == 0 else 1.0, camera.frame_wh)
                 self.wfile.write(camera.part.format(len(jpeg)).encode() + jpeg + (b"\r\n" if camera.part else b""))
             time.sleep(1 / camera.fps)

@@ -34,7 +34,7 @@ class FakeDevice:
     def __init__(self, frames: int, error: int) -> None:
         self.left, self.error, self.duration = frames, error, None
         self.format = SimpleNamespace(name="video4linux2,v4l2")
-        codec = SimpleNamespace(name="rawvideo")
+        codec = SimpleNamespace(name="rawvideo", width=32, height=24, sample_aspect_ratio=None)
         video = SimpleNamespace(average_rate=30, guessed_rate=30, thread_type="", codec_context=codec)
         video.sample_aspect_ratio = None
         self.streams = SimpleNamespace(video=[video])

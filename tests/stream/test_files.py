@@ -93,6 +93,29 @@ def test_another_size_in_the_middle_is_an_event_and_no_stretched_picture(tmp_pat
     source.close()
 
 
+@pytest.mark.parametrize(("reordered", "frame_wh"), [(0, (640, 240)), (3, (640, 240)), (0, (320, 240))])
+def test_another_shape_of_the_pixels_in_the_middle(tmp_path: Path, reordered: int, frame_wh: tuple[int, int]) -> None:
+    parts = [((320, 240), Fraction(64, 45)), (frame_wh, Fraction(16, 15))]
+    for number, (wh, aspect) in enumerate(parts):
+        clips.recording(tmp_path / f"{number}.ts", 20, reordered=reordered, frame_wh=wh, pixel_aspect=aspect)
+    (tmp_path / "a.ts").write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
+    source = open_source(str(tmp_path / "a.ts"))
+    assert [(f.frame_wh, f.pixel_aspect) for f in source] == [parts[0]] * 20 + [parts[1]] * 20
+    source.close()
+
+
+@pytest.mark.parametrize("own", [Fraction(1), Fraction(64, 45)])
+def test_the_container_has_the_last_word_on_the_shape_of_the_pixels(tmp_path: Path, own: Fraction) -> None:
+    path = tmp_path / "a.mp4"
+    clips.recording(path, 5, pixel_aspect=own)
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">II", content, content.index(b"pasp") + 4, 4, 3)
+    path.write_bytes(content)
+    source = open_source(str(path))
+    assert {frame.pixel_aspect for frame in source} == {Fraction(4, 3)}
+    source.close()
+
+
 def test_times_of_a_variable_rate_are_kept(tmp_path: Path) -> None:
     times = np.cumsum([0, 0.04, 0.2, 0.033, 1.5, 0.04, 0.04, 0.7])
     source = open_source(str(clips.at_times(tmp_path / "vfr.mkv", times)))
@@ -161,15 +184,17 @@ def test_pictures_with_exif_are_shown_as_they_lie(tmp_path: Path, name: str) -> 
 
 def test_pictures_that_are_cut_short_are_shown_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.mjpeg"
-    whole = [bytes(5000), b"\r\n" + bytes(9), b"\xff" * 4, b"a trailer" * 20]  # what cameras put behind a picture
+    whole = [bytes(5000), b"\r\n" + bytes(9), b"\xff" * 4, b"a trailer" * 999]  # what cameras put behind a picture
     path.write_bytes(b"".join(clips.jpeg(i) + more for i, more in enumerate(whole)))
     source = open_source(str(path))
     assert (len(list(source)), source.corrupt) == (4, 0)
     source.close()
-    path.write_bytes(b"".join(clips.jpeg(i, keep=0.4 if i in (3, 5) else 1.0) for i in range(8)))
-    source = open_source(str(path))
-    assert (len(list(source)), source.corrupt) == (8, 2)
-    source.close()
+    for begin in (b"", b"\xff\xfe\0\x08\xff\xda\xff\xd9.."):  # the end of a smaller picture in a comment
+        pictures = [clips.jpeg(i, keep=0.4 if i in (3, 5) else 1.0) for i in range(8)]
+        path.write_bytes(b"".join(one[:2] + begin + one[2:] for one in pictures))
+        source = open_source(str(path))
+        assert (len(list(source)), source.corrupt) == (8, 2)
+        source.close()
 
 
 def test_a_file_of_another_kind_is_told_so(tmp_path: Path) -> None:
@@ -192,10 +217,19 @@ def test_a_turn_is_known_though_something_beside_it_is_not() -> None:
 
 def test_yuv4mpeg_that_ends_inside_a_frame_is_told(tmp_path: Path) -> None:
     path, frame = tmp_path / "a.y4m", b"FRAME\n" + bytes(32 * 24 * 3 // 2)
-    for missing, count in ((0, 3), (500, 2)):
-        content = b"YUV4MPEG2 W32 H24 F25:1 Ip A1:1 C420jpeg\n" + 3 * frame
-        path.write_bytes(content[: len(content) - missing])
-        assert told(path) == (count, ["source_ended_early"] if missing else [])
+    content = b"YUV4MPEG2 W32 H24 F25:1 Ip A1:1 C420jpeg\n" + 3 * frame
+    for size in (3, 7, 80, 81, 500, len(frame) - 1):
+        path.write_bytes(content + frame[:size])
+        assert told(path) == (3, ["source_ended_early"]), size
+
+
+@pytest.mark.parametrize("more", clips.BEHIND_YUV4MPEG)
+def test_yuv4mpeg_with_something_behind_it_is_whole(tmp_path: Path, more: bytes) -> None:
+    path, frame = tmp_path / "a.y4m", b"FRAME\n" + bytes(32 * 24 * 3 // 2)
+    path.write_bytes(b"YUV4MPEG2 W32 H24 F25:1 Ip A1:1 C420jpeg\n" + 3 * frame + more)
+    source = open_source(str(path))
+    assert (len(list(source)), source.cut_short) == (3, "")
+    source.close()
 
 
 FIRST = {"movflags": "+faststart"}  # the index, as of what is made for the web

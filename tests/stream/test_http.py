@@ -13,7 +13,8 @@ import pytest
 
 from trt_blendmask.errors import SourceUnavailableError
 from trt_blendmask.runtime.events import Events
-from trt_blendmask.runtime.sources import LiveOptions, open_source
+from trt_blendmask.runtime.sources import LiveOptions, network, open_source
+from trt_blendmask.runtime.sources.grammar import parse
 
 from . import clips, frame_code
 from .conftest import until
@@ -83,15 +84,62 @@ def test_pictures_that_are_cut_short_are_shown_and_counted() -> None:
         source.close()
 
 
-@pytest.mark.parametrize("name", ["one.jpg", "one"])
-def test_the_address_of_a_single_picture_is_a_recording_of_it(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(clips.jpeg(7))
-    with MjpegServer(tmp_path) as server:
-        source = open_source(server.url.replace("live", name), LiveOptions(wait=False))
-        frames = [frame for frame, _ in zip(source, range(3), strict=False)]
-        assert [frame_code.read(frame.image) for frame in frames] == [(7, 0)]
-        assert (source.live, source.state().kind, source.cut_short) == (False, "ENDED", "")
+def test_a_nominal_length_makes_no_recording_of_a_camera() -> None:
+    with MjpegServer() as server:
+        server.length, (server.begin, server.part) = "2147483647", MULTIPART["a character set"]
+        source = open_source(server.url, LiveOptions(wait=False))
+        assert len([frame for frame, _ in zip(source, range(5), strict=False)]) == 5
+        assert source.live
         source.close()
+
+
+@pytest.mark.parametrize("name", ["one.jpg", "one", "live"])  # the last does not tell its length
+def test_one_picture_is_no_video_and_none_of_its_frames(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(clips.jpeg(7))
+    events = Events()
+    with MjpegServer(tmp_path) as server:
+        server.most, server.part = 1, ""
+        source = open_source(server.url.replace("live", name), LiveOptions(max_retries=2), events)
+        with pytest.raises(SourceUnavailableError, match="it answers with one picture, not a video after 2 more tries"):
+            list(itertools.islice(source, 3))
+        source.close()
+    assert events.counters() == {"source_waiting": 2}
+
+
+def test_a_camera_that_shows_one_picture_while_it_starts_is_waited_for() -> None:
+    with MjpegServer() as server:
+        part, server.most, server.part = server.part, 1, ""
+        source = open_source(server.url, QUICK)
+        assert until(lambda: "one picture" in source.state().reason)
+        server.most, server.part = 1 << 30, part
+        assert len([frame for frame, _ in zip(source, range(3), strict=False)]) == 3
+        assert source.live
+        source.close()
+
+
+def test_an_answer_without_content_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    with MjpegServer(tmp_path) as server, pytest.raises(SourceUnavailableError, match="what comes is no video"):
+        open_source(server.url.replace("live", "empty"), LiveOptions(wait=False))
+
+
+@pytest.mark.parametrize(("slow_s", "asked"), [(0.3, 1), (0.05, 2)])
+def test_a_server_is_asked_again_only_while_there_is_time(
+    slow_s: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[tuple[float, float]] = []
+
+    def no_video(*_: object, timeout: tuple[float, float], **__: object) -> None:
+        limits.append(timeout)
+        time.sleep(slow_s)
+        raise av.InvalidDataError(1, "no video")
+
+    monkeypatch.setattr(av, "open", no_video)
+    with pytest.raises(av.InvalidDataError):
+        network.connect_http(parse("http://h/x"), 0.5, 1.0, threading.Event())
+    assert len(limits) == asked
+    assert limits[0] == (0.5, 1.0)
+    assert limits[-1][0] <= 0.5 - slow_s * (asked - 1)
 
 
 def test_a_kind_that_is_not_read_is_no_matter_of_a_device(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_one_that_breaks_off_is_kept_as_far_as_it_goes(pipe: Pipe) -> None:
     source.close()
 
 
-@pytest.mark.parametrize("missing", [1, 60_000, 115_199])  # bytes of the last frame's 115,200
+@pytest.mark.parametrize("missing", [1, 60_000, 115_120, 115_199, 115_203])  # bytes of the last frame's 115,200
 def test_yuv4mpeg_that_ends_inside_a_frame_is_told(pipe: Pipe, missing: int) -> None:
     pipe.feed(yuv4mpeg(5)[:-missing])
     events = Events()
@@ -122,6 +122,14 @@ def test_yuv4mpeg_that_ends_inside_a_frame_is_told(pipe: Pipe, missing: int) -> 
     assert len(list(source)) == 4
     assert "inside a frame" in source.cut_short
     assert events.counters()["source_ended_early"] == 1
+    source.close()
+
+
+@pytest.mark.parametrize("more", clips.BEHIND_YUV4MPEG)
+def test_yuv4mpeg_with_something_behind_it_is_whole(pipe: Pipe, more: bytes) -> None:
+    pipe.feed(yuv4mpeg(5) + more)
+    source = open_source("-")
+    assert (len(list(source)), source.cut_short) == (5, "")
     source.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 from trt_blendmask.runtime.events import Events
@@ -18,7 +19,7 @@ _PRUNE_EVERY_S = 5.0
 
 
 class Recorder:
-    """Begins another file where the picture changes its size or none came for long (belt.part2.mp4), and, with
+    """Begins another file where the picture changes its size or shape or none came for long (belt.part2.mp4), and, with
     `segment_s`, after so many seconds of source time (belt-20260131T120000Z.mp4). The first frame empties an older
     file, not the start of the run.
     """
@@ -40,7 +41,7 @@ class Recorder:
         self._path, self._fps, self._events = path, fps, events
         self._segment_s, self._keep_bytes = segment_s, keep_bytes
         self._video: VideoFile | None = None
-        self._wh = (0, 0)
+        self._wh, self._pixel_aspect = (0, 0), Fraction(1)
         self._began_s = self._last_s = self._pruned_s = 0.0
 
     def check(self) -> None:
@@ -52,9 +53,9 @@ class Recorder:
         frame = result.frame
         if self._video is None or self._is_over(frame):
             self.close()
-            self._wh, self._began_s = frame.frame_wh, frame.time_s
+            self._wh, self._pixel_aspect, self._began_s = frame.frame_wh, frame.pixel_aspect, frame.time_s
             path = self._next_path(frame.wall_s or time.time())
-            self._video = VideoFile(path, self._fps(), self._wh, frame.pixel_aspect)
+            self._video = VideoFile(path, self._fps(), self._wh, self._pixel_aspect)
             self.written.append(path)
             self._pruned_s = 0.0
         self._video.write(result.picture, frame.time_s - self._began_s)
@@ -72,7 +73,9 @@ class Recorder:
 
     def _is_over(self, frame: Frame) -> bool:
         """Whether `frame` belongs into another file than the one before."""
-        if frame.frame_wh != self._wh or frame.time_s - self._last_s > LONGEST_GAP_S:
+        if (frame.frame_wh, frame.pixel_aspect) != (self._wh, self._pixel_aspect):
+            return True
+        if frame.time_s - self._last_s > LONGEST_GAP_S:
             return True
         return self._segment_s is not None and frame.time_s - self._began_s >= self._segment_s
 

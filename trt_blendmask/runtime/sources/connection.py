@@ -50,16 +50,16 @@ class Decoded:
     """A connection to what FFmpeg has opened."""
 
     def __init__(
-        self, container: Any, recorded: bool, left: threading.Event, came: Callable[[], int] | None = None
+        self, container: Any, recorded: bool, left: threading.Event, behind: Callable[[int], bytes] | None = None
     ) -> None:
-        """`came`: how many bytes have come through a pipe.
+        """`behind`: as of `Decoder`.
 
         Raises:
             LookupError: no video in it.
         """
-        self._container = container
+        self._left = left
         try:
-            self._decoder = Decoder(container, not recorded, left, came)
+            self._decoder = Decoder(container, not recorded, left, behind)
         except LookupError:
             container.close()
             raise

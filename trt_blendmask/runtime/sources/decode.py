@@ -31,7 +31,9 @@ _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 _PATIENCE = 16  # errors in a row before all hope is lost
 _TURNS = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)  # by one, two, three quarters
 _DAMAGE = (av.InvalidDataError, av.ExternalError, av.BugError, av.PatchWelcomeError, ValueError)
-_JPEG_END, _TRAILER = b"\xff\xd9", 1024  # bytes; what some cameras put behind a picture, zeros apart, is shorter
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # what lies between holds neither
+BEHIND = 80  # bytes; if there are more behind the last frame of yuv4mpeg, FFmpeg has told whether they begin one
+_Y4M_FRAME = b"FRAME"
 _LACK_S, _LACK_FRAMES = 1.0, 3  # tolerated shortfall at the end of a recording: the longer of the two
 _NOT_ONE = (
     "it breaks off before its first frame, as an MP4 with its index at its end does in a pipe or from a server "
@@ -64,10 +66,11 @@ class Decoder:
     """
 
     def __init__(
-        self, container: Any, live: bool, left: threading.Event, came: Callable[[], int] | None = None
+        self, container: Any, live: bool, left: threading.Event, behind: Callable[[int], bytes] | None = None
     ) -> None:
         """Give up reading when `left` is set. `live`: decode without delay, and take nothing but damage for a loss; a
-        recording is read past its damage, however long that is. `came`: how many bytes have come through a pipe.
+        recording is read past its damage, however long that is. `behind`: what there is from a byte on, or `BEHIND`
+        bytes of it.
 
         Raises:
             LookupError: no video in it.
@@ -85,13 +88,17 @@ class Decoder:
         self._is_jpeg = self._video.codec_context.name == "mjpeg"
         self._reformatter = VideoReformatter()
         self._wh = (0, 0)  # of the pictures now
-        self._mirrored, self._turn, self._pixel_aspect = False, 0, Fraction(1)
+        self._mirrored, self._turn = False, 0
+        told = self._video.sample_aspect_ratio
+        self._aspect = told or Fraction(1)
+        self._may_reshape = told == self._video.codec_context.sample_aspect_ratio  # else the container's own holds
         self._packets = container.demux(self._video)
         self._ready: deque[Any] = deque()
         self._in_a_row = 0
         self._told_s = None if live else _told_s(container, self._video)  # where the end should be, and is so far
         self._came_s = 0.0
-        self._came, self._end_byte = came or (lambda: int(container.size)), 0  # what there is, and is used of it so far
+        self._end_byte = 0  # of the packets so far
+        self._behind = behind or (lambda at: bytes(max(0, min(container.size - at, BEHIND))))
 
     def read(self) -> Shot | None:
         """The next picture, None at the end.
@@ -155,8 +162,10 @@ class Decoder:
                 raise LostError(Loss(CUT_SHORT, text if self._end_byte else _NOT_ONE)) from error
         elif error is not None and not isinstance(error, _DAMAGE):
             raise LostError(Loss(CUT_SHORT, f"it breaks off: {loss_of(error).text}")) from error
-        elif self._container.format.name == "yuv4mpegpipe" and 0 < self._end_byte < self._came():
-            raise LostError(Loss(CUT_SHORT, "it breaks off inside a frame"))  # which FFmpeg leaves out without a word
+        elif self._container.format.name == "yuv4mpegpipe" and self._end_byte and not self._in_a_row:
+            rest = self._behind(self._end_byte)
+            if len(rest) == BEHIND or (rest and _Y4M_FRAME.startswith(rest[: len(_Y4M_FRAME)])):
+                raise LostError(Loss(CUT_SHORT, "it breaks off inside a frame"))  # FFmpeg leaves it out without a word
 
     def _shot(self, decoded: Any) -> Shot | None:
         if decoded.width * decoded.height > MAX_PIXELS:
@@ -168,12 +177,13 @@ class Decoder:
             self._wh = (decoded.width, decoded.height)
             if not self._is_jpeg:  # by its EXIF orientation, which OpenCV and browsers let be
                 self._mirrored, self._turn = _turn_of(decoded)
-            aspect = self._video.sample_aspect_ratio or Fraction(1)
-            self._pixel_aspect = 1 / aspect if self._turn % 2 else aspect
         image = cv2.flip(converted, 1) if self._mirrored else converted
         image = cv2.rotate(image, _TURNS[self._turn - 1]) if self._turn else image
-        corrupt = bool(decoded.is_corrupt)
-        return Shot(np.asarray(image, dtype=np.uint8), pts_s, self.heard_s, corrupt, self._pixel_aspect)
+        codec = self._video.codec_context  # ahead of the frames by as many as it reorders: maybe of the next size
+        if self._may_reshape and (codec.width, codec.height) == self._wh:
+            self._aspect = codec.sample_aspect_ratio or Fraction(1)
+        corrupt, aspect = bool(decoded.is_corrupt), 1 / self._aspect if self._turn % 2 else self._aspect
+        return Shot(np.asarray(image, dtype=np.uint8), pts_s, self.heard_s, corrupt, aspect)
 
 
 def _told_s(container: Any, video: Any) -> float | None:
@@ -190,9 +200,10 @@ def _told_s(container: Any, video: Any) -> float | None:
 
 
 def _is_cut(packet: Any) -> bool:
-    """Whether a JPEG lacks its end, which FFmpeg makes up without a word."""
-    content = bytes(packet).rstrip(b"\0")
-    return bool(content) and _JPEG_END not in content[-_TRAILER:]
+    """Whether the last scan of a JPEG lacks its end, which FFmpeg makes up without a word."""
+    content = bytes(packet)
+    end = content.rfind(_JPEG_END)
+    return bool(content) and (end < 0 or content.find(_JPEG_SCAN, end) >= 0)
 
 
 def _turn_of(decoded: Any) -> tuple[bool, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
 
@@ -12,7 +13,7 @@ from trt_blendmask.errors import DataError
 from trt_blendmask.files import existing_file
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.images import MAX_PIXELS
-from trt_blendmask.runtime.sources.decode import FORMATS, Decoder, Shot
+from trt_blendmask.runtime.sources.decode import BEHIND, FORMATS, Decoder, Shot
 from trt_blendmask.runtime.sources.grammar import TAKES, SourceAddress
 from trt_blendmask.runtime.sources.protocol import Recorded
 from trt_blendmask.runtime.sources.reasons import Loss, LostError, loss_of, tell_cut_short
@@ -38,7 +39,7 @@ class VideoSource(Recorded):
                 raise self._undecodable(loss_of(error).text) from error
             raise self._undecodable(f"FFmpeg says: {getattr(error, 'strerror', None) or error}") from error
         try:
-            self._decoder = Decoder(self._container, False, self._closed)
+            self._decoder = Decoder(self._container, False, self._closed, lambda at: _behind(path, at))
             video = self._container.streams.video[0]
             if video.codec_context.width * video.codec_context.height > MAX_PIXELS:
                 raise LookupError(
@@ -83,3 +84,11 @@ class VideoSource(Recorded):
 
     def _undecodable(self, why: str) -> DataError:
         return DataError(f"Expected a video in '{self.name}', but {why}. Check that a player shows it.")
+
+
+def _behind(path: Path, at: int) -> bytes:
+    if not path.is_file():  # a pipe that has a name
+        return b""
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.read(BEHIND)

@@ -86,12 +86,16 @@ def is_pattern(text: str) -> bool:
 
 
 def fitting(pattern: str) -> list[Path]:
-    """The files and folders that fit `pattern`, where ** stands for any number of folders. As much of it as there is
-    under that very name is no pattern."""
+    """The files and folders that fit `pattern`, where ** stands for any number of folders; each once, under its
+    shortest name, however links lead to it. As much of it as there is under that very name is no pattern."""
     path = Path(pattern)
     there = next((folder for folder in (path, *path.parents) if os.access(folder, os.F_OK)), Path())
     pattern = f"./{path.relative_to(there)}"
-    return [there / name for name in glob.glob(pattern, root_dir=there, recursive=True)]  # noqa: PTH207  takes a**.png
+    names = glob.glob(pattern, root_dir=there, recursive=True)  # noqa: PTH207  takes a**.png
+    found: dict[tuple[str, str], Path] = {}
+    for file in sorted((there / name for name in names), key=lambda one: (len(str(one)), one)):
+        found.setdefault((os.path.realpath(file.parent), file.name), file)
+    return list(found.values())
 
 
 def _address(text: str) -> SourceAddress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from dataclasses import replace
@@ -12,9 +13,11 @@ import av
 from trt_blendmask.runtime.sources.connection import Connection, Decoded
 from trt_blendmask.runtime.sources.decode import FORMATS, Shot
 from trt_blendmask.runtime.sources.grammar import SourceAddress
+from trt_blendmask.runtime.sources.reasons import STILL, LostError
 
 # FFmpeg would look on for seconds before it hands over the first frame: at most one, and three frames for the rate.
 _PROBE = {"analyzeduration": "1000000", "fpsprobesize": "3"}
+_BARE = ("mjpeg", "jpeg_pipe")
 _PROTOCOLS = "http,https,tcp,tls,crypto,httpproxy"  # no file: a playlist must not read ours
 
 
@@ -34,16 +37,20 @@ def connect_rtsp(address: SourceAddress, open_s: float, read_s: float, left: thr
 
 
 def connect_http(address: SourceAddress, open_s: float, read_s: float, left: threading.Event) -> Connection:
-    """Play an HTTP address: MJPEG, HLS, or a recording, which is one that knows its length."""
+    """Play an HTTP address: MJPEG, HLS, or a recording, which is one that knows how long it lasts."""
+    end_s = time.monotonic() + open_s
     try:
         container = _open_http(address.target, open_s, read_s)
     except ValueError as error:  # PyAV's errors of data and of arguments, which have had several names
-        try:  # it may be parts with headers that FFmpeg refuses, or a snapshot: this finds the JPEGs in whatever comes
-            container = _open_http(address.target, open_s, read_s, "mjpeg")
+        if (rest_s := end_s - time.monotonic()) < open_s / 2:
+            raise
+        try:  # it may be parts with headers that FFmpeg refuses: this finds the JPEGs in whatever comes
+            container = _open_http(address.target, rest_s, read_s, "mjpeg")
         except av.FFmpegError:
             raise error from None
-    ends = container.format.name in ("mjpeg", "jpeg_pipe") and container.size > 0
-    recorded = ends or (container.duration is not None and container.duration > 0)
+    if container.format.name in _BARE:
+        return Bare(container, False, left)
+    recorded = container.duration is not None and container.duration > 0
     line = Decoded(container, recorded, left)
     return Paced(line, left) if container.format.name.startswith("hls") and not recorded else line
 
@@ -51,13 +58,32 @@ def connect_http(address: SourceAddress, open_s: float, read_s: float, left: thr
 def _open_http(url: str, open_s: float, read_s: float, form: str | None = None) -> Any:
     options = {"protocol_whitelist": _PROTOCOLS, "format_whitelist": f"{FORMATS},hls", **_PROBE}
     container = av.open(url, format=form, options=options, timeout=(open_s, read_s))
-    try:
-        if container.format.name in ("mjpeg", "mpjpeg") and not container.streams.video[0].codec_context.width:
-            next(container.decode(video=0), None)  # no picture so far: raises where none of these bytes is one
-    except BaseException:
+    if container.format.name in ("mjpeg", "mpjpeg") and not container.streams.video[0].codec_context.width:
         container.close()
-        raise
+        raise av.InvalidDataError(errno.EINVAL, "none of these bytes is a picture")
     return container
+
+
+class Bare(Decoded):
+    """JPEGs with nothing between them. The first waits for the second: if none comes, it was no video."""
+
+    _begun = False
+    _second: Shot | None = None
+
+    def read(self) -> Shot | None:
+        if self._begun:
+            shot, self._second = self._second, None
+            return shot or super().read()
+        self._begun = True
+        if (first := super().read()) is not None:
+            try:
+                self._second = super().read()
+            except av.FFmpegError as error:
+                if error.errno != errno.EIO:  # what FFmpeg makes of an end that nobody had told it the place of
+                    raise
+            if self._second is None and not self._left.is_set():
+                raise LostError(STILL)
+        return first
 
 
 class Paced:

@@ -37,6 +37,7 @@ class LostError(Exception):
 
 CUT_SHORT = "cut_short"
 CLOSED = Loss("closed", "the other end closed the connection")
+STILL = Loss("still", "it answers with one picture, not a video")
 _UNAUTHORISED = Loss("unauthorised", "the user name or password is wrong (401)", REFUSED_PAUSE_S)
 _KINDS: tuple[tuple[type[BaseException], Loss], ...] = (
     (av.HTTPUnauthorizedError, _UNAUTHORISED),

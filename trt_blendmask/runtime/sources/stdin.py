@@ -10,7 +10,7 @@ import av
 
 from trt_blendmask.errors import DataError
 from trt_blendmask.runtime.sources.connection import Connection, Decoded
-from trt_blendmask.runtime.sources.decode import FORMATS, Shot
+from trt_blendmask.runtime.sources.decode import BEHIND, FORMATS, Shot
 from trt_blendmask.runtime.sources.reasons import LostError, loss_of
 
 _POLL_S = 0.1
@@ -29,7 +29,7 @@ def connect_stdin(left: threading.Event, descriptor: int = 0) -> Connection:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "pipe"}
     try:
         container = av.open(pipe, format=form, options=options, buffer_size=_CHUNK)
-        return _Once(container, True, left, lambda: pipe.came)
+        return _Once(container, True, left, pipe.behind)
     except (av.FFmpegError, LookupError, ValueError):
         raise _no_video("what came is none" if head else "nothing came") from None
 
@@ -57,12 +57,12 @@ def _no_video(why: str) -> DataError:
 
 
 class _Pipe:
-    """What FFmpeg reads from; gives up waiting when `left` is set. Attributes: came: bytes so far."""
+    """What FFmpeg reads from; gives up waiting when `left` is set."""
 
     def __init__(self, descriptor: int, left: threading.Event) -> None:
-        self.came = 0
         self._descriptor, self._left = descriptor, left
-        self._head = b""
+        self._head = self._tail = b""
+        self._came = 0  # bytes so far
 
     def peek(self, size: int) -> bytes:
         while len(self._head) < size and (more := self._more(size - len(self._head))):
@@ -75,10 +75,15 @@ class _Pipe:
             return head
         return self._more(size)
 
+    def behind(self, at: int) -> bytes:
+        """What came from byte `at` on; the end of it, where it is longer than `BEHIND`."""
+        return self._tail[-(self._came - at) :] if self._came > at else b""
+
     def _more(self, size: int) -> bytes:
         while not self._left.is_set():
             if select.select([self._descriptor], [], [], _POLL_S)[0]:
                 content = os.read(self._descriptor, size)
-                self.came += len(content)
+                self._came += len(content)
+                self._tail = (self._tail + content[-BEHIND:])[-BEHIND:]
                 return content
         return b""
