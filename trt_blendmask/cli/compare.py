@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from trt_blendmask.cli import device, values
-from trt_blendmask.cli.parser import AddVerb
+from trt_blendmask.cli.parser import AddVerb, add_score
 from trt_blendmask.console import Console
 from trt_blendmask.defaults import COUNTED_SCORE
 from trt_blendmask.layout import counted, printable
@@ -36,13 +36,7 @@ def add(verb: AddVerb) -> None:
         metavar="F.html",
         help="the page; also F.json (default: %(default)s)",
     )
-    p.add_argument(
-        "--score",
-        type=values.fraction,
-        default=COUNTED_SCORE,
-        metavar="SCORE",
-        help="leave out what scores less (default: %(default)s)",
-    )
+    add_score(p, COUNTED_SCORE)
     p.add_argument(
         "--fail-under",
         type=values.bounds,

@@ -1,4 +1,4 @@
-"""The flags every verb takes, and the parser the verbs are hung into."""
+"""The flags that verbs share, and the parser the verbs are hung into."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from trt_blendmask import __version__
+from trt_blendmask.cli import values
 from trt_blendmask.console import Console
 from trt_blendmask.errors import UsageError
 
@@ -61,3 +62,13 @@ def empty_parser() -> tuple[argparse.ArgumentParser, AddVerb]:
         )
 
     return parser, verb
+
+
+def add_score(p: argparse.ArgumentParser, default: float) -> None:
+    p.add_argument(
+        "--score",
+        type=values.fraction,
+        default=default,
+        metavar="SCORE",
+        help="leave out what scores less (default: %(default)s)",
+    )

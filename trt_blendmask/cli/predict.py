@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from trt_blendmask.cli import device, values
-from trt_blendmask.cli.parser import AddVerb
+from trt_blendmask.cli.parser import AddVerb, add_score
 from trt_blendmask.console import Console
 from trt_blendmask.defaults import SHOWN_SCORE
 
@@ -22,13 +22,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, ...")
     p.add_argument("-o", "--output", type=values.output, required=True, metavar="DIR", help="folder for the overlays")
     p.add_argument("--json", type=values.output, metavar="F", help="COCO results (default: DIR/results.json)")
-    p.add_argument(
-        "--score",
-        type=values.fraction,
-        default=SHOWN_SCORE,
-        metavar="SCORE",
-        help="leave out what scores less (default: %(default)s)",
-    )
+    add_score(p, SHOWN_SCORE)
     p.add_argument(
         "--paste",
         choices=["exact", "reference"],

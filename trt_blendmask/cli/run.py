@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trt_blendmask.cli import device, values
 from trt_blendmask.cli.heap import share_one_arena
-from trt_blendmask.cli.parser import AddVerb
+from trt_blendmask.cli.parser import AddVerb, add_score
 from trt_blendmask.console import Console
 from trt_blendmask.defaults import SHOWN_SCORE
 from trt_blendmask.errors import DataError, OutputError, UsageError
@@ -32,13 +32,7 @@ def add(verb: AddVerb) -> None:
         "options: docs/streaming.md",
     )
     _add_outputs(p)
-    p.add_argument(
-        "--score",
-        type=values.fraction,
-        default=SHOWN_SCORE,
-        metavar="SCORE",
-        help="leave out what scores less (default: %(default)s)",
-    )
+    add_score(p, SHOWN_SCORE)
     p.add_argument("--max-frames", type=values.positive, metavar="N", help="stop after so many")
     p.add_argument("--every", type=values.positive, default=1, metavar="N", help="look at one frame in N (default: 1)")
     p.add_argument("--roi", type=values.region, metavar="X,Y,W,H", help="look only at this part of the frame, pixels")

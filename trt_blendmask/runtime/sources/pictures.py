@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from trt_blendmask.errors import DataError, InputMissingError
-from trt_blendmask.files import existing_file
+from trt_blendmask.files import existing_file, is_folder
 from trt_blendmask.runtime.events import Events
 from trt_blendmask.runtime.images import SUFFIXES, natural_key, read_image
 from trt_blendmask.runtime.sources.grammar import TAKES, SourceAddress, fitting, is_pattern
@@ -61,7 +60,7 @@ class PictureSource(Recorded):
 
 def _pictures(text: str) -> list[Path]:
     path, fits = Path(text), is_pattern(text)
-    if not fits and not (os.access(text, os.F_OK) and path.is_dir()):  # which raises for a name that is too long
+    if not fits and not is_folder(path):
         return [existing_file(path, "a picture", f"A source is {TAKES}.")]
     try:
         found = fitting(text) if fits else path.iterdir()
