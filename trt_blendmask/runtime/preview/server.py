@@ -103,6 +103,7 @@ class Server:
         ]
         self._ready.set()
         await self._ended.wait()
+        self._loop.remove_reader(self._socket)  # or asyncio accepts once more for a task that is cancelled by then
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
